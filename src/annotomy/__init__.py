@@ -1,0 +1,1 @@
+"""Annotomy: annotation and segmentation server for medical images."""

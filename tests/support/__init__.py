@@ -1,0 +1,1 @@
+"""Builders and real back ends that tests share."""
