@@ -340,7 +340,17 @@ create table predictions (
 create index predictions_of_series on predictions (series_instance_uid, project_id);
 
 -- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
--- The nil UUID is the system itself (jobs and the store operation, which decided rights before).
+-- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
+-- app.actor and app.project are set by each transaction. The nil UUID is the system itself (jobs and the store
+-- operation, which decided rights before). app.project narrows a credential that is bound to one project.
+create view visibility as
+  select ps.study_id, ps.project_id
+  from project_studies ps
+  join project_members m using (project_id)
+  where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
+    and (m.expires_at is null or m.expires_at > now())
+    and ((select nullif(current_setting('app.project', true), '')) is null
+         or ps.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
@@ -349,16 +359,10 @@ alter table instances enable row level security;
 alter table instances force row level security;
 create policy visible on studies using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from project_studies ps join project_members m using (project_id)
-             where ps.study_id = studies.id and m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-               and (m.expires_at is null or m.expires_at > now())));
+  or exists (select from visibility v where v.study_id = studies.id));
 create policy visible on series using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from project_studies ps join project_members m using (project_id)
-             where ps.study_id = series.study_id and m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-               and (m.expires_at is null or m.expires_at > now())));
+  or exists (select from visibility v where v.study_id = series.study_id));
 create policy visible on instances using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from project_studies ps join project_members m using (project_id)
-             where ps.study_id = instances.study_id and m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-               and (m.expires_at is null or m.expires_at > now())));
+  or exists (select from visibility v where v.study_id = instances.study_id));

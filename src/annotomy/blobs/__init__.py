@@ -1,0 +1,1 @@
+"""Where bytes lie: immutable objects under the BLAKE3 of their content."""

@@ -1,0 +1,1 @@
+"""The one database: transactions, migrations, the private PostgreSQL."""

@@ -1,0 +1,113 @@
+"""Transactions. Reads and writes are different types, opened visibly with `async with`.
+
+Each transaction tells PostgreSQL who asks (`app.actor`), which the row-level-security policies read. The setting
+travels in the same round trip as BEGIN: a UUID's canonical text needs no quoting beyond what is written here.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import asyncpg
+
+from annotomy.actor import SYSTEM, Actor
+
+ACQUIRE_TIMEOUT_S = 10.0
+"""A request that cannot get a connection for this long is refused rather than queued on."""
+STATEMENT_TIMEOUT_S = 60.0
+"""No statement of ours is meant to take longer; a runaway one is cancelled and its connection freed."""
+
+
+class ReadTx:
+    """A read-only transaction: it sees one snapshot and is rolled back at its end."""
+
+    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy, actor: Actor) -> None:
+        self.raw = raw
+        self.actor = actor
+
+    async def fetch(self, sql: str, *values: Any) -> list[Any]:
+        return await self.raw.fetch(sql, *values)
+
+    async def fetchrow(self, sql: str, *values: Any) -> Any | None:
+        return await self.raw.fetchrow(sql, *values)
+
+    async def fetchval(self, sql: str, *values: Any) -> Any:
+        return await self.raw.fetchval(sql, *values)
+
+
+class WriteTx(ReadTx):
+    """A transaction that commits when its block ends without an exception."""
+
+    async def execute(self, sql: str, *values: Any) -> str:
+        """Returns the command tag, as `UPDATE 1`."""
+        return await self.raw.execute(sql, *values)
+
+    async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        await self.raw.executemany(sql, rows)
+
+
+class Database:
+    """A pool of connections to one PostgreSQL."""
+
+    def __init__(self, pool: asyncpg.Pool, url: str) -> None:
+        self.pool = pool
+        self.url = url
+
+    @classmethod
+    async def connect(cls, url: str, *, pool_size: int = 4) -> Self:
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=pool_size,
+            init=_teach_json,
+            command_timeout=STATEMENT_TIMEOUT_S,
+            max_inactive_connection_lifetime=300.0,
+        )
+        return cls(pool, url)
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    @asynccontextmanager
+    async def read(self, actor: Actor, *, unrestricted: bool = False) -> AsyncGenerator[ReadTx]:
+        """A snapshot of what `actor` may see. `unrestricted` opens row-level security where rights were decided before."""
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            await connection.execute(_begin(actor, "begin isolation level repeatable read read only", unrestricted))
+            try:
+                yield ReadTx(connection, actor)
+            finally:
+                await _end(connection, "rollback")
+
+    @asynccontextmanager
+    async def write(self, actor: Actor, *, unrestricted: bool = False) -> AsyncGenerator[WriteTx]:
+        """Commits at the end of the block, rolls back when it raises."""
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            await connection.execute(_begin(actor, "begin", unrestricted))
+            try:
+                yield WriteTx(connection, actor)
+            except BaseException:
+                await _end(connection, "rollback")
+                raise
+            await connection.execute("commit")
+
+
+def _begin(actor: Actor, statement: str, unrestricted: bool) -> str:
+    seen_as = SYSTEM.user_id if unrestricted else actor.user_id
+    project = "" if actor.project_id is None or unrestricted else actor.project_id
+    return f"{statement}; set local app.actor = '{seen_as}'; set local app.project = '{project}'"
+
+
+async def _end(connection: Any, statement: str) -> None:
+    if not connection.is_closed():
+        await connection.execute(statement)
+
+
+async def _teach_json(connection: Any) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, encoder=_to_json, decoder=json.loads, schema="pg_catalog")
+
+
+def _to_json(value: Any) -> str:
+    # PostgreSQL refuses NUL in text and jsonb; real DICOM strings hold it.
+    return json.dumps(value, ensure_ascii=False, default=str).replace("\\u0000", "")

@@ -1,0 +1,1 @@
+"""The shared web kit: problems on the wire, pages, entity tags, request identity. No routes."""

@@ -1,0 +1,73 @@
+"""Problems on the wire: RFC 9457 problem+json with the request's id. The one translation for HTTP."""
+
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from annotomy.errors import Problem
+
+log = structlog.get_logger(__name__)
+PROBLEM_JSON = "application/problem+json"
+
+
+def problem_response(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
+    return _response(request, problem.to_json(), problem.status)
+
+
+def http_exception_response(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """What the framework itself refuses: unknown paths, methods, bodies that do not fit their schema."""
+    body: dict[str, Any] = {
+        "type": "urn:annotomy:problem:" + _slug(error.status_code),
+        "title": error.detail if error.status_code != 400 else "The request is not valid",
+        "status": error.status_code,
+        "detail": error.detail,
+    }
+    if isinstance(error, ValidationException) and error.extra:
+        body["fields"] = error.extra
+    return _response(request, body, error.status_code, error.headers)
+
+
+def failure_response(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """A fault of ours: logged with its trace, told without any detail."""
+    log.exception("request.failed", request_id=request_id(request), route=request.scope.get("path_template", ""))
+    body = {
+        "type": "urn:annotomy:problem:internal",
+        "title": "The server failed to answer",
+        "status": 500,
+        "detail": "The failure is in the server's log under this request id.",
+    }
+    return _response(request, body, 500)
+
+
+def request_id(request: Request[Any, Any, Any]) -> str:
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+def _slug(status: int) -> str:
+    return {
+        400: "bad-request",
+        401: "unauthenticated",
+        403: "forbidden",
+        404: "not-found",
+        405: "method-not-allowed",
+        413: "too-large",
+        415: "unsupported",
+    }.get(status, "http-error")
+
+
+def _response(
+    request: Request[Any, Any, Any], body: dict[str, Any], status: int, headers: dict[str, str] | None = None
+) -> Response[bytes]:
+    body["request_id"] = request_id(request)
+    all_headers = dict(headers or {})
+    if status == 401:
+        all_headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        media_type=MediaType.JSON,
+        headers=all_headers | {"Content-Type": PROBLEM_JSON},
+    )

@@ -1,0 +1,1 @@
+"""Projects: who works together on which studies, in which roles."""
