@@ -10,6 +10,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
@@ -115,7 +116,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             title="Annotomy",
             version=annotomy.__version__,
             path="/api/v1",
-            render_plugins=[],
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"bearer": []}],
         ),

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from litestar import Request, Response, Router, delete, get, post
 from litestar.datastructures import Cookie
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, PathParameter
 
 from annotomy.actor import Actor
 from annotomy.http.pages import Page
@@ -31,9 +32,12 @@ VIEWER_COOKIE = "annotomy_access"
 """The access token once more, HttpOnly and for /dicom-web only: the foreign viewer cannot send headers of ours."""
 
 
-@post("/auth/token", status_code=200, operation_id="SignIn", tags=["identity"], dependencies={})
+@post("/auth/token", status_code=200, operation_id="SignIn", tags=["identity"])
 async def sign_in(
-    data: Login, request: Request[Any, Any, Any], services: Services, signer: TokenSigner
+    data: JSONBody[Login],
+    request: Request[Any, Any, Any],
+    services: NamedDependency[Services],
+    signer: NamedDependency[TokenSigner],
 ) -> Response[TokenAnswer]:
     """Sign in with username and password."""
     answer = await sessions.sign_in(
@@ -44,14 +48,17 @@ async def sign_in(
 
 @post("/auth/refresh", status_code=200, operation_id="RefreshToken", tags=["identity"])
 async def refresh(
-    data: RefreshRequest, request: Request[Any, Any, Any], services: Services, signer: TokenSigner
+    data: JSONBody[RefreshRequest],
+    request: Request[Any, Any, Any],
+    services: NamedDependency[Services],
+    signer: NamedDependency[TokenSigner],
 ) -> Response[TokenAnswer]:
     """Exchange a refresh token, which is used once, for new tokens."""
     return _with_cookie(request, await sessions.refresh(services, signer, data.refresh_token))
 
 
 @post("/auth/logout", status_code=204, operation_id="SignOut", tags=["identity"])
-async def sign_out(data: RefreshRequest, services: Services) -> Response[None]:
+async def sign_out(data: JSONBody[RefreshRequest], services: NamedDependency[Services]) -> Response[None]:
     """End the session of this refresh token."""
     await sessions.sign_out(services, data.refresh_token)
     cookie = Cookie(key=VIEWER_COOKIE, value="", path="/dicom-web", httponly=True, samesite="strict", max_age=0)
@@ -59,7 +66,7 @@ async def sign_out(data: RefreshRequest, services: Services) -> Response[None]:
 
 
 @get("/users/me", operation_id="GetMe", tags=["identity"])
-async def me(actor: Actor, services: Services) -> Me:
+async def me(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Me:
     """Who one is, with one's projects, roles and permissions."""
     async with services.db.read(actor) as tx:
         row = await tx.fetchrow("select id, username, display_name, is_admin from users where id = $1", actor.user_id)
@@ -85,7 +92,7 @@ async def me(actor: Actor, services: Services) -> Me:
 
 
 @get("/users", operation_id="ListUsers", tags=["identity"])
-async def list_users(actor: Actor, services: Services) -> Page[User]:
+async def list_users(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[User]:
     """All users; for administrators."""
     users.require_admin(actor)
     async with services.db.read(actor) as tx:
@@ -94,7 +101,9 @@ async def list_users(actor: Actor, services: Services) -> Page[User]:
 
 
 @post("/users", operation_id="CreateUser", tags=["identity"])
-async def create_user(data: NewUser, actor: Actor, services: Services) -> User:
+async def create_user(
+    data: JSONBody[NewUser], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> User:
     """Create a user; for administrators."""
     users.require_admin(actor)
     password_hash = await hash_password(data.password) if data.password is not None else None
@@ -111,12 +120,12 @@ async def create_user(data: NewUser, actor: Actor, services: Services) -> User:
 
 @post("/users/{user_id:uuid}/{action:str}", status_code=200, operation_id="ChangeUserState", tags=["identity"])
 async def change_user_state(
-    user_id: UUID,
+    user_id: FromPath[UUID],
     action: Annotated[
-        str, Parameter(pattern="^(approve|suspend|activate)$", description="approve, suspend or activate")
+        str, PathParameter(pattern="^(approve|suspend|activate)$", description="approve, suspend or activate")
     ],
-    actor: Actor,
-    services: Services,
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
 ) -> User:
     """Approve, suspend or activate a user; for administrators."""
     users.require_admin(actor)
@@ -125,7 +134,7 @@ async def change_user_state(
 
 
 @get("/api-keys", operation_id="ListApiKeys", tags=["identity"])
-async def list_api_keys(actor: Actor, services: Services) -> Page[ApiKey]:
+async def list_api_keys(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[ApiKey]:
     """One's own API keys."""
     async with services.db.read(actor) as tx:
         found = await api_keys.list_api_keys(tx)
@@ -133,7 +142,9 @@ async def list_api_keys(actor: Actor, services: Services) -> Page[ApiKey]:
 
 
 @post("/api-keys", operation_id="IssueApiKey", tags=["identity"])
-async def issue_api_key(data: NewApiKey, actor: Actor, services: Services) -> IssuedApiKey:
+async def issue_api_key(
+    data: JSONBody[NewApiKey], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> IssuedApiKey:
     """Issue an API key for oneself; it is shown this once."""
     async with services.db.write(actor) as tx:
         project_id = data.project_id or actor.project_id
@@ -145,7 +156,9 @@ async def issue_api_key(data: NewApiKey, actor: Actor, services: Services) -> Is
 
 
 @delete("/api-keys/{key_id:uuid}", operation_id="RevokeApiKey", tags=["identity"])
-async def revoke_api_key(key_id: UUID, actor: Actor, services: Services) -> None:
+async def revoke_api_key(
+    key_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> None:
     """Revoke one of one's own API keys."""
     async with services.db.write(actor) as tx:
         await api_keys.revoke_api_key(tx, key_id)

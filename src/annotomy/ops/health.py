@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import structlog
 from litestar import MediaType, Response, get
+from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.registry import REGISTRY
 
@@ -70,14 +71,14 @@ def startupz() -> dict[str, str]:
 
 
 @get("/readyz", include_in_schema=False)
-async def readyz(readiness: Readiness) -> Response[dict[str, Any]]:
+async def readyz(readiness: NamedDependency[Readiness]) -> Response[dict[str, Any]]:
     verdict = await readiness.verdict()
     ready = all(v == "ok" for v in verdict.values())
     return Response({"status": "ok" if ready else "failing", "parts": verdict}, status_code=200 if ready else 503)
 
 
 @get("/metrics", include_in_schema=False, sync_to_thread=True)
-def metrics(services: Services) -> Response[bytes]:
+def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Prometheus text. With several HTTP processes the figures are the sum over all."""
     folder = services.settings.metrics_dir
     registry = REGISTRY
