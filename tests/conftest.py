@@ -6,6 +6,8 @@ import pytest
 
 from tests.support import postgres
 
+pytest_plugins = ["tests.support.application"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):

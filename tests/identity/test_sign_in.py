@@ -14,7 +14,7 @@ ANONYMOUS = {
     "/readyz",
     "/startupz",
     "/metrics",
-    "/api/v1/openapi.json",
+    "/api/v1",  # the OpenAPI document once more
 }
 """What needs no credential: the login and the probes. The static web app lies outside /api and /dicom-web."""
 

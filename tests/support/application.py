@@ -56,7 +56,8 @@ class Application:
 @pytest.fixture
 async def application(services: Services) -> AsyncGenerator[Application]:
     app = create_app(services)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    asgi: Any = app  # the two libraries spell the ASGI types differently
+    transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
     # One event loop for the application and its test, so that they share the database pool; the lifespan in a task of
     # its own, since pytest-asyncio ends a fixture in another task than the one that began it.
     up, down = asyncio.Event(), asyncio.Event()
