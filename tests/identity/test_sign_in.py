@@ -75,7 +75,11 @@ async def test_no_route_answers_without_a_credential(application: Application) -
     asked = 0
     for route in application.app.routes:
         path = route.path_format
-        if path in ANONYMOUS or path.startswith("/api/v1/openapi") or not path.startswith(("/api/", "/dicom-web")):
+        if (
+            path in ANONYMOUS
+            or path.startswith(("/api/v1/openapi", "/api/v1/{path"))
+            or not path.startswith(("/api/", "/dicom-web"))
+        ):
             continue
         for method in sorted(getattr(route, "methods", {"GET"}) - {"OPTIONS", "HEAD"}):
             concrete = _concrete(path)
