@@ -85,7 +85,7 @@ class PrivateServer:
     def start(self) -> str:
         """Starts or adopts the server and returns the database URL of the application's role."""
         self._make_home()
-        with self._lock():
+        with _locked(self.home / "lock", os.O_RDWR | os.O_CREAT):
             owner = choose_owner(self.cluster, self._user)
             version_file = self.cluster / "PG_VERSION"
             major = int(version_file.read_text()) if version_file.is_file() else None
@@ -111,7 +111,7 @@ class PrivateServer:
         """Fast stop of the server, whoever started it; nothing happens when none runs."""
         if not (self.data_dir / "postgres").is_dir():
             return
-        with self._lock():
+        with _locked(self.home / "lock", os.O_RDWR | os.O_CREAT):
             running = PidFile.read(self.cluster)
             if running and works_in(running.pid, self.cluster):
                 stop_postmaster(running.pid, self.cluster)
@@ -136,7 +136,7 @@ class PrivateServer:
 
     def _make_home(self) -> None:
         if not self.data_dir.is_dir():
-            self.data_dir.mkdir(parents=True)
+            self.data_dir.mkdir(parents=True, exist_ok=True)
             # The unprivileged user must pass through, nobody else needs to list.
             self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         place = self.data_dir / "postgres"
@@ -145,17 +145,27 @@ class PrivateServer:
                 f"{place} points to {place.readlink()}, which is not there. Bring that folder back (it holds the "
                 "database), or remove the link to begin with an empty database."
             )
-        if not place.is_dir():
-            if os.geteuid() == 0 and not choose_owner(place / "cluster", self._user).can_enter(place.resolve()):
-                place.symlink_to(self._outside_home())
-            else:
-                place.mkdir()
+        with _locked(self.data_dir, os.O_RDONLY):
+            self._place_home(place)
         self.home.chmod(0o755)
 
-    def _outside_home(self) -> Path:
+    def _place_home(self, place: Path) -> None:
+        if not place.is_dir():
+            owner = choose_owner(place / "cluster", self._user)
+            if os.geteuid() == 0 and not owner.can_enter(place.resolve()):
+                place.symlink_to(self._outside_home(owner))
+            else:
+                place.mkdir()
+
+    def _outside_home(self, owner: Owner) -> Path:
         """A new folder outside a closed home. Its name is random: an erased data folder must not find its old database."""
         self._state_dir.mkdir(parents=True, exist_ok=True)
         self._state_dir.chmod(0o711)
+        if not owner.can_enter(self._state_dir / "any"):
+            raise PrivateServerError(
+                f"User id {owner.uid}, which runs PostgreSQL, can enter neither {self.data_dir} nor {self._state_dir}. "
+                f"Open the folders above one of them (chmod o+x), or set ANNOTOMY_DATABASE_URL."
+            )
         return Path(tempfile.mkdtemp(prefix=f"{self.data_dir.name or 'data'}-", dir=self._state_dir))
 
     def _copies_folder(self) -> Path:
@@ -333,15 +343,6 @@ class PrivateServer:
             self._child = None
 
     @contextlib.contextmanager
-    def _lock(self) -> Generator[None]:
-        descriptor = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextlib.contextmanager
     def _alive(self) -> Generator[int]:
         """The lock that PostgreSQL's processes inherit. Having it proves that none of them is left, in any container."""
         end_orphans(self.cluster)
@@ -366,6 +367,16 @@ class PrivateServer:
     def _url(self, role: str, socket_folder: str, database: str = ROLE) -> str:
         where = urlencode({"host": socket_folder, "port": 5432}, quote_via=quote)
         return f"postgresql://{role}:{quote(self._password(), safe='')}@/{database}?{where}"
+
+
+@contextlib.contextmanager
+def _locked(path: Path, flags: int) -> Generator[None]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _own(folder: Path, owner: Owner) -> None:
