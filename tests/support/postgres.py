@@ -7,8 +7,6 @@ of one's own instead; its role needs CREATEDB and should be no superuser (superu
 
 import asyncio
 import fcntl
-import importlib
-import importlib.util
 import os
 import secrets
 import shutil
@@ -21,11 +19,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from annotomy.db.migrate import migrate
 from annotomy.db.private_server import PrivateServer
 
 FOLDER_VARIABLE = "ANNOTOMY_TEST_RUN"
 FOLDER_PREFIX = "annotomy-test-"
-FIRST_MIGRATION = Path(__file__).parents[2] / "src/annotomy/db/migrations/versions/0001_foundation.sql"
 
 
 def begin_run() -> None:
@@ -73,7 +71,7 @@ class TestDatabases:
             if not ready.exists():
                 self._statement(f'drop database if exists "{self._template}"')
                 self._statement(f'create database "{self._template}" owner "{self._owner}"')
-                in_own_loop(_migrate(self._url(self._template)))
+                in_own_loop(migrate(self._url(self._template)))
                 ready.touch()
 
     def create(self) -> str:
@@ -109,14 +107,3 @@ def in_own_loop(work: Coroutine[Any, Any, None]) -> None:
     """Runs it in a thread with its own event loop, so that a test's loop stays untouched."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(asyncio.run, work).result()
-
-
-async def _migrate(url: str) -> None:
-    if importlib.util.find_spec("annotomy.db.migrate") is not None:
-        await importlib.import_module("annotomy.db.migrate").migrate(url)
-        return
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(FIRST_MIGRATION.read_text())
-    finally:
-        await connection.close()
