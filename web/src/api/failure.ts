@@ -1,0 +1,28 @@
+/** What a refused request says: the problem+json of the server in a few fields (RFC 9457). */
+export class RequestFailed extends Error {
+  readonly status: number;
+  readonly slug: string;
+
+  constructor(status: number, slug: string, message: string) {
+    super(message);
+    this.status = status;
+    this.slug = slug;
+  }
+}
+
+interface Problem {
+  type?: string;
+  title?: string;
+  detail?: string;
+}
+
+export function failureOf(status: number, body: unknown): RequestFailed {
+  const problem = (typeof body === 'object' && body !== null ? body : {}) as Problem;
+  const slug = problem.type?.split(/[/:#]/).pop() ?? '';
+  return new RequestFailed(status, slug, problem.detail ?? problem.title ?? `HTTP ${status}`);
+}
+
+export async function failureOfResponse(response: Response): Promise<RequestFailed> {
+  const isJson = response.headers.get('content-type')?.includes('json') ?? false;
+  return failureOf(response.status, isJson ? await response.json() : null);
+}

@@ -1,0 +1,69 @@
+/** The frame of every signed-in page: header above, page below. */
+import { ActionIcon, Menu, Tooltip, useComputedColorScheme, useMantineColorScheme } from '@mantine/core';
+import { Link, Outlet } from '@tanstack/react-router';
+import { useTranslation } from 'react-i18next';
+import { currentUsername, signOut } from '../api/session';
+import { MoonIcon, SunIcon, UserIcon } from '../components/icons';
+import { LanguageSwitch } from '../components/language-switch';
+import classes from './shell.module.css';
+
+export function Shell() {
+  const { t } = useTranslation();
+  return (
+    <div className={classes.frame}>
+      <header className={classes.header}>
+        <Link to="/" className={classes.brand} aria-label={t('app.home')}>
+          <img src="/favicon.svg" alt="" width={20} height={20} />
+          <span>Annotomy</span>
+        </Link>
+        <div className={classes.right}>
+          <LanguageSwitch />
+          <SchemeSwitch />
+          <UserMenu />
+        </div>
+      </header>
+      <main className={classes.main}>
+        <Outlet />
+      </main>
+    </div>
+  );
+}
+
+function SchemeSwitch() {
+  const { t } = useTranslation();
+  const { setColorScheme } = useMantineColorScheme();
+  const dark = useComputedColorScheme('dark') === 'dark';
+  const label = t(dark ? 'app.toLight' : 'app.toDark');
+  return (
+    <Tooltip label={label}>
+      <ActionIcon
+        variant="subtle"
+        color="gray"
+        aria-label={label}
+        data-testid="scheme"
+        onClick={() => setColorScheme(dark ? 'light' : 'dark')}
+      >
+        {dark ? <SunIcon /> : <MoonIcon />}
+      </ActionIcon>
+    </Tooltip>
+  );
+}
+
+function UserMenu() {
+  const { t } = useTranslation();
+  return (
+    <Menu position="bottom-end" width={180}>
+      <Menu.Target>
+        <ActionIcon variant="subtle" color="gray" aria-label={t('app.userMenu')} data-testid="user-menu">
+          <UserIcon />
+        </ActionIcon>
+      </Menu.Target>
+      <Menu.Dropdown>
+        <Menu.Label>{currentUsername()}</Menu.Label>
+        <Menu.Item data-testid="sign-out" onClick={() => void signOut()}>
+          {t('app.signOut')}
+        </Menu.Item>
+      </Menu.Dropdown>
+    </Menu>
+  );
+}
