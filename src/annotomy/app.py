@@ -20,6 +20,7 @@ from annotomy.db.engine import Database
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
 from annotomy.http.problems import failure_response, http_exception_response, problem_response
+from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.authenticate import Authenticator
 from annotomy.identity.routes import VIEWER_COOKIE
 from annotomy.identity.routes import router as identity_router
@@ -34,7 +35,7 @@ from annotomy.settings import Settings
 API_ROUTERS: list[Router] = [identity_router, projects_router]
 """Everything under /api/v1, in the order of the features."""
 
-OTHER_HANDLERS: list[Any] = [*health_handlers]
+OTHER_HANDLERS: list[Any] = [*health_handlers, *static_handlers]
 """DICOMweb, probes and the web app, at the paths of their own."""
 
 
@@ -110,7 +111,10 @@ def _build(lifespan: Any, services: Any) -> Litestar:
         },
         middleware=[request_context],
         compression_config=CompressionConfig(
-            backend="gzip", minimum_size=1024, exclude=["/dicom-web/", "/api/v1/uploads"]
+            backend="gzip",
+            minimum_size=1024,
+            exclude=["/dicom-web/", "/api/v1/uploads"],
+            exclude_opt_key="exclude_from_compression",
         ),
         openapi_config=OpenAPIConfig(
             title="Annotomy",
