@@ -9,10 +9,12 @@ import click
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.migrate import migrate as run_migrations
+from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
 from annotomy.identity.api_keys import issue_api_key
 from annotomy.identity.passwords import hash_password
 from annotomy.identity.users import create_user
+from annotomy.logs import configure_logs
 from annotomy.settings import Settings
 
 
@@ -32,6 +34,19 @@ class _Commands(click.Group):
 @click.version_option(package_name="annotomy")
 def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
+
+
+@main.command()
+def serve() -> None:
+    """Run the server: database, HTTP processes, job workers and DICOM listener."""
+    from annotomy.supervisor import ServeError, Supervisor
+
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, process="server")
+    try:
+        asyncio.run(Supervisor(settings, click.echo).run())
+    except (ServeError, PrivateServerError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()
@@ -95,8 +110,9 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
 
 def database_url(settings: Settings) -> str:
     """The database that a command line works on: the configured one, or the private server that `serve` runs."""
-    if settings.database.url is not None:
-        return settings.database.url
+    url = settings.database.url or PrivateServer(settings.data_dir).running_url()
+    if url is not None:
+        return url
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
 
 

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     # Protocol edges, then what composes everything.
     ("dicomweb", "dimse"),
-    ("app", "worker", "cli", "supervisor", "demo"),
+    ("app", "worker", "cli", "supervisor", "supervised", "demo"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FEATURES = frozenset(name for name in LEVEL if LEVEL["events"] < LEVEL[name] < LEVEL["dicomweb"])
@@ -58,6 +58,7 @@ FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "common", "core", "mana
 # Besides settings.py; each with the reason why it is no setting of ours.
 ENVIRONMENT_READERS = {
     "settings.py": "owns the environment",
+    "supervisor.py": "hands its own environment on to the processes that it starts",
     "db/private_server.py": "XDG_RUNTIME_DIR is the operating system's word for where sockets go",
 }
 

@@ -1,0 +1,111 @@
+"""The child side of `annotomy serve`: one process among those that `supervisor.py` starts and watches.
+
+`python -m annotomy.supervised PARENT_FD http LISTEN_FD READY_FD` serves HTTP on a socket that the supervisor bound;
+`python -m annotomy.supervised PARENT_FD cli worker` runs a command as it would alone. PARENT_FD is a pipe that the
+supervisor holds open and never writes: its end of file means that the supervisor is gone, however it died.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import uvicorn
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+PARENT_LOST_GRACE_S = 3.0
+"""What a child may still finish after the supervisor died; the next `serve` waits for the port that long."""
+
+IDLE_DRAIN_S = 1.0
+"""How long kept-alive connections are told `Connection: close` before idle ones are cut under a client's hands."""
+
+ANSWER_DRAIN_S = 20.0
+"""The longest answer in flight that a stop waits for."""
+
+KEEP_ALIVE_S = 65
+"""Longer than the 60 s of common proxies, so that it is the proxy that closes an idle connection."""
+
+
+def main() -> None:
+    parent_fd, kind, *rest = sys.argv[1:]
+    threading.Thread(target=_end_with_parent, args=(int(parent_fd),), daemon=True).start()
+    if kind == "http":
+        listen_fd, ready_fd = map(int, rest)
+        serve_http(listen_fd, ready_fd)
+    else:
+        from annotomy.cli import main as command_line
+
+        command_line(rest)
+
+
+def serve_http(listen_fd: int, ready_fd: int) -> None:
+    """Serves until SIGTERM; writes one byte to `ready_fd` once requests are answered."""
+    from annotomy.app import create_app_from_environment
+
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    draining = threading.Event()
+    config = uvicorn.Config(
+        _closing(create_app_from_environment(), draining),
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(ANSWER_DRAIN_S),
+    )
+    _HttpServer(config, ready_fd, draining).run(sockets=[socket.socket(fileno=listen_fd)])
+
+
+class _HttpServer(uvicorn.Server):
+    """Tells readiness, and drains before it stops."""
+
+    def __init__(self, config: uvicorn.Config, ready_fd: int, draining: threading.Event) -> None:
+        super().__init__(config)
+        self._ready_fd = ready_fd
+        self._draining = draining
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        os.write(self._ready_fd, b"1")
+        os.close(self._ready_fd)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._draining.set()
+        for server in self.servers:
+            server.close()
+        deadline = time.monotonic() + IDLE_DRAIN_S
+        while self.server_state.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+def _closing(app: ASGIApp, draining: threading.Event) -> ASGIApp:
+    """Adds `Connection: close` to what is answered while draining, so that no client writes into a closing socket."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and draining.is_set():
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, send_closing if scope["type"] == ScopeType.HTTP else send)
+
+    return answer
+
+
+def _end_with_parent(parent_fd: int) -> None:
+    os.read(parent_fd, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PARENT_LOST_GRACE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
