@@ -68,6 +68,17 @@ async def require_study(tx: ReadTx, actor: Actor, project_id: UUID, study_instan
     return study_id
 
 
+async def sees_study(tx: ReadTx, actor: Actor, study_id: int) -> bool:
+    """For the store operation alone, which writes with row-level security open: may this study grow by the actor's hand?"""
+    if actor.kind == "system":
+        return True
+    return await tx.fetchval(
+        "select exists (select from project_studies ps join project_members m using (project_id) where ps.study_id = $1"
+        " and m.user_id = $2 and (m.expires_at is null or m.expires_at > now()) and ($3::uuid is null or project_id = $3))",
+        study_id, actor.user_id, actor.project_id,
+    )  # fmt: skip
+
+
 async def _role(tx: ReadTx, actor: Actor, project_id: UUID) -> str:
     role: str | None = None
     if actor.project_id is None or actor.project_id == project_id:

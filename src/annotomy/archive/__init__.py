@@ -1,0 +1,1 @@
+"""The DICOM archive: studies, series, instances; stored, queried, retrieved."""

@@ -1,0 +1,56 @@
+"""Why an instance is not kept. Each carries the Failure Reason (PS3.18 Annex I, PS3.4 B.2.3) that Store answers."""
+
+from typing import ClassVar
+
+from annotomy.errors import Problem
+
+
+class StoreRefused(Problem):
+    """The instance was refused; the others of the same request go on."""
+
+    slug = "instance-refused"
+    title = "The instance was refused"
+    status = 409
+    failure_reason: ClassVar[int] = 0xC000
+    """Cannot understand."""
+
+
+class NotDicom(StoreRefused):
+    """The bytes are not a DICOM file that can be read; the detail says what is wrong with them."""
+
+    slug = "not-dicom"
+    title = "Not a readable DICOM file"
+    status = 400
+
+
+class InstanceTooLarge(StoreRefused):
+    """Larger than the instance limit of this installation (ANNOTOMY_INSTANCE_LIMIT_BYTES)."""
+
+    slug = "instance-too-large"
+    title = "The instance is too large"
+    status = 413
+    failure_reason = 0xA700
+
+
+class DifferentContent(StoreRefused):
+    """An instance of this SOP Instance UID is kept already, with other bytes. Nothing is overwritten: give it a new UID."""
+
+    slug = "different-content"
+    title = "Another content is kept under this UID"
+    failure_reason = 0x0111
+
+
+class HeldElsewhere(StoreRefused):
+    """The study or series belongs where the sender has no access. An administrator can assign it to their project."""
+
+    slug = "held-elsewhere"
+    title = "The study is not the sender's"
+    failure_reason = 0x0124
+
+
+class InconsistentHierarchy(StoreRefused):
+    """The series UID is known as part of another study, so the instance contradicts what is stored."""
+
+    slug = "inconsistent-hierarchy"
+    title = "The UIDs contradict what is stored"
+    failure_reason = 0xA900

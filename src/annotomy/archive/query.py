@@ -1,0 +1,183 @@
+"""Query: QIDO-RS (PS3.18 10.6) and C-FIND (PS3.4 C.4.1) ask the same operation.
+
+Matching follows PS3.4 C.2.2.2: single value, wildcards, lists of UIDs, ranges of dates; names without regard to case.
+Every statement carries the visibility predicate; row-level security is the second wall.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal
+
+from annotomy.db.engine import ReadTx
+from annotomy.errors import BadRequest
+from annotomy.projects.access import visible_studies
+
+Level = Literal["study", "series", "instance"]
+MAX_RESULTS = 5000
+"""Rows of one answer; a client pages on with offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """`match` maps DICOM keywords to the value as sent; empty values match everything."""
+
+    level: Level
+    match: dict[str, str] = field(default_factory=dict[str, str])
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """`rows` are DICOM JSON objects (PS3.18 F.2); keys of higher levels are part of each."""
+
+    rows: list[dict[str, Any]]
+    total: int | None = None
+
+
+_STUDY_COLUMNS = {
+    "StudyInstanceUID": ("st.study_instance_uid", "uid"),
+    "PatientID": ("st.patient_id", "text"),
+    "PatientName": ("st.name_key", "name"),
+    "PatientBirthDate": ("st.patient_birth_date", "date"),
+    "PatientSex": ("st.patient_sex", "text"),
+    "StudyDate": ("st.study_date", "date"),
+    "StudyTime": ("st.study_time", "time"),
+    "StudyDescription": ("st.study_description", "text"),
+    "AccessionNumber": ("st.accession_number", "text"),
+    "ModalitiesInStudy": ("st.modalities", "array"),
+}
+_SERIES_COLUMNS = {
+    "SeriesInstanceUID": ("se.series_instance_uid", "uid"),
+    "Modality": ("se.modality", "text"),
+    "SeriesNumber": ("se.series_number", "number"),
+    "SeriesDescription": ("se.series_description", "text"),
+    "BodyPartExamined": ("se.body_part_examined", "text"),
+}
+_INSTANCE_COLUMNS = {
+    "SOPInstanceUID": ("i.sop_instance_uid", "uid"),
+    "SOPClassUID": ("i.sop_class_uid", "uid"),
+    "InstanceNumber": ("i.instance_number", "number"),
+}
+MATCHABLE = {**_STUDY_COLUMNS, **_SERIES_COLUMNS, **_INSTANCE_COLUMNS}
+
+_STUDY_SELECT = (
+    "st.attributes as study, st.modalities, st.series_count as study_series, st.instance_count as study_instances"
+)
+_LEVELS: dict[Level, tuple[str, str, str]] = {
+    "study": (f"{_STUDY_SELECT}", "studies st", "st.study_at desc, st.id desc"),
+    "series": (
+        f"{_STUDY_SELECT}, se.attributes as series, se.instance_count as series_instances",
+        "studies st join series se on se.study_id = st.id",
+        "st.study_at desc, st.id desc, se.series_number nulls last, se.id",
+    ),
+    "instance": (
+        f"{_STUDY_SELECT}, se.attributes as series, se.instance_count as series_instances, i.attributes as instance,"
+        " i.transfer_syntax_uid",
+        "studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id",
+        "st.study_at desc, st.id desc, se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
+    ),
+}
+
+
+async def query(tx: ReadTx, asked: Query) -> QueryResult:
+    """Raises BadRequest for a value that the key's form does not allow."""
+    selected, source, order = _LEVELS[asked.level]
+    conditions, values = [visible_studies("st.id")], list[Any]()
+    for keyword, value in asked.match.items():
+        column = _STUDY_COLUMNS.get(keyword)
+        if column is None and asked.level == "study" and keyword in (_SERIES_COLUMNS | _INSTANCE_COLUMNS):
+            continue  # a key below the level of the query is not matched (PS3.18 10.6.1.2.1)
+        column = (
+            column
+            or _SERIES_COLUMNS.get(keyword)
+            or (_INSTANCE_COLUMNS.get(keyword) if asked.level == "instance" else None)
+        )
+        if column is not None and value not in ("", "*"):
+            conditions.append(_condition(keyword, column, value, values))
+    values += [min(asked.limit, MAX_RESULTS), asked.offset]
+    rows = await tx.fetch(
+        f"select {selected} from {source} where {' and '.join(conditions)} order by {order}"
+        f" limit ${len(values) - 1} offset ${len(values)}",
+        *values,
+    )
+    return QueryResult([_to_json(asked.level, row) for row in rows])
+
+
+def _condition(keyword: str, column: tuple[str, str], value: str, values: list[Any]) -> str:
+    name, kind = column
+    if kind == "uid":
+        values.append([uid for uid in re.split(r"[\\,]", value) if uid])
+        return f"{name} = any(${len(values)})"
+    if kind == "array":
+        values.append([item for item in re.split(r"[\\,]", value) if item])
+        return f"{name} && ${len(values)}::text[]"
+    if kind == "number":
+        try:
+            values.append(int(value))
+        except ValueError:
+            raise BadRequest(f"{keyword} takes a whole number.") from None
+        return f"{name} = ${len(values)}"
+    if kind == "date":
+        return _date_range(keyword, name, value, values)
+    if kind == "time":
+        return _time_range(name, value, values)
+    return _text(name, value.lower() if kind == "name" else value, values)
+
+
+def _text(name: str, value: str, values: list[Any]) -> str:
+    if "*" not in value and "?" not in value:
+        values.append(value)
+        return f"{name} = ${len(values)}"
+    prefix = re.split(r"[*?]", value, maxsplit=1)[0]
+    parts: list[str] = []
+    if prefix:  # a range of a "C" column may use its index under row-level security, LIKE may not
+        values.append(prefix)
+        parts.append(f'{name} collate "C" >= ${len(values)}')
+        values.append(prefix[:-1] + chr(ord(prefix[-1]) + 1))
+        parts.append(f'{name} collate "C" < ${len(values)}')
+    if value != prefix + "*":
+        values.append(re.sub(r"([%_\\])", r"\\\1", value).replace("*", "%").replace("?", "_"))
+        parts.append(f"{name} like ${len(values)}")
+    return " and ".join(parts)
+
+
+def _date_range(keyword: str, name: str, value: str, values: list[Any]) -> str:
+    first, dash, last = value.partition("-")
+    parts: list[str] = []
+    for text, operator in ((first, ">=" if dash else "="), (last, "<=")):
+        if text:
+            values.append(_day(keyword, text))
+            parts.append(f"{name} {operator} ${len(values)}")
+    return " and ".join(parts) or "true"
+
+
+def _day(keyword: str, text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y%m%d").date()
+    except ValueError:
+        raise BadRequest(f"{keyword} takes a date YYYYMMDD or a range of two.") from None
+
+
+def _time_range(name: str, value: str, values: list[Any]) -> str:
+    first, dash, last = value.partition("-")
+    if not dash:
+        values.append(first)
+        return f"{name} = ${len(values)}"
+    values += [first, last or "99"]
+    return f'{name} collate "C" >= ${len(values) - 1} and {name} collate "C" <= ${len(values)}'
+
+
+def _to_json(level: Level, row: Any) -> dict[str, Any]:
+    result: dict[str, Any] = dict(row["study"])
+    result["00080061"] = {"vr": "CS", "Value": row["modalities"]} if row["modalities"] else {"vr": "CS"}
+    result["00201206"] = {"vr": "IS", "Value": [row["study_series"]]}
+    result["00201208"] = {"vr": "IS", "Value": [row["study_instances"]]}
+    if level != "study":
+        result |= row["series"]
+        result["00201209"] = {"vr": "IS", "Value": [row["series_instances"]]}
+    if level == "instance":
+        result |= row["instance"]
+        result["00083002"] = {"vr": "UI", "Value": [row["transfer_syntax_uid"]]}
+    return result

@@ -1,0 +1,104 @@
+"""Retrieve: where instances lie, their headers and frames. Access is decided here; edges only shape the answer."""
+
+import asyncio
+import io
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import zstandard
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+
+from annotomy.actor import Actor
+from annotomy.db.engine import ReadTx
+from annotomy.errors import NotFound
+from annotomy.projects.access import visible_studies
+from annotomy.services import Services
+
+MAX_HEADER_BYTES = 256 << 20
+"""A header grows to at most this when it is unpacked; the store operation keeps none larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLocation:
+    id: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    number_of_frames: int
+    blob_address: str
+    blob_size: int
+
+
+_SELECT = (
+    "select i.id, st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,"
+    " i.number_of_frames, i.blob_address, i.blob_size"
+)
+_FROM = " from instances i join series se on se.id = i.series_id join studies st on st.id = i.study_id"
+
+
+async def locate(
+    tx: ReadTx,
+    *,
+    study_instance_uid: str | None = None,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> list[InstanceLocation]:
+    """The instances under these UIDs that the actor may see, in series and instance order. Raises NotFound for none."""
+    conditions, values = [visible_studies("i.study_id")], list[Any]()
+    for column, uid in (
+        ("st.study_instance_uid", study_instance_uid),
+        ("se.series_instance_uid", series_instance_uid),
+        ("i.sop_instance_uid", sop_instance_uid),
+    ):
+        if uid is not None:
+            values.append(uid)
+            conditions.append(f"{column} = ${len(values)}")
+    assert values, "at least one UID"
+    rows = await tx.fetch(
+        f"{_SELECT}{_FROM} where {' and '.join(conditions)}"
+        " order by se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
+        *values,
+    )
+    if not rows:
+        raise NotFound("There is no such study, series or instance.")
+    return [InstanceLocation(**dict(row)) for row in rows]
+
+
+async def headers(tx: ReadTx, locations: list[InstanceLocation]) -> list[bytes]:
+    """The stored header of each, still compressed."""
+    rows = await tx.fetch(
+        "select instance_id, header from instance_headers where instance_id = any($1)", [at.id for at in locations]
+    )
+    by_id = {row["instance_id"]: row["header"] for row in rows}
+    return [by_id[at.id] for at in locations]
+
+
+def read_header(compressed: bytes) -> FileDataset:
+    """The dataset without its pixels."""
+    plain = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=MAX_HEADER_BYTES)
+    return dcmread(io.BytesIO(plain), stop_before_pixels=True)
+
+
+async def frame_ranges(tx: ReadTx, location: InstanceLocation) -> list[tuple[int, int]]:
+    """(offset, length) of each frame in the blob; empty when frames are reached only by reading the whole file."""
+    packed: bytes = await tx.fetchval("select frames from instance_headers where instance_id = $1", location.id)
+    return list(struct.iter_unpack("<QQ", packed))
+
+
+async def read_instance(services: Services, location: InstanceLocation) -> bytes:
+    return await services.blobs.read(location.blob_address)
+
+
+async def read_dataset(services: Services, location: InstanceLocation) -> FileDataset:
+    """The whole instance, pixels undecoded."""
+    data = await read_instance(services, location)
+    return await asyncio.to_thread(lambda: dcmread(io.BytesIO(data)))
+
+
+async def locate_one(services: Services, actor: Actor, sop_instance_uid: str) -> InstanceLocation:
+    async with services.db.read(actor) as tx:
+        return (await locate(tx, sop_instance_uid=sop_instance_uid))[0]
