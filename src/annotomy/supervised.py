@@ -1,11 +1,13 @@
 """The child side of `annotomy serve`: one process among those that `supervisor.py` starts and watches.
 
-`python -m annotomy.supervised PARENT_FD http LISTEN_FD READY_FD` serves HTTP on a socket that the supervisor bound;
-`python -m annotomy.supervised PARENT_FD cli worker` runs a command as it would alone. PARENT_FD is a pipe that the
-supervisor holds open and never writes: its end of file means that the supervisor is gone, however it died.
+`python -m annotomy.supervised PARENT_FD SETTINGS_FD http LISTEN_FD READY_FD` serves HTTP on a socket that the supervisor
+bound; `... PARENT_FD SETTINGS_FD cli worker` runs a command as it would alone. PARENT_FD is a pipe that the supervisor
+holds open and never writes: its end of file means that the supervisor is gone, however it died. SETTINGS_FD delivers
+the address of the database once it is ready, while the imports are done.
 """
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -32,25 +34,35 @@ KEEP_ALIVE_S = 65
 
 
 def main() -> None:
-    parent_fd, kind, *rest = sys.argv[1:]
+    parent_fd, settings_fd, kind, *rest = sys.argv[1:]
     threading.Thread(target=_end_with_parent, args=(int(parent_fd),), daemon=True).start()
     if kind == "http":
+        from annotomy.app import create_app_from_environment
+
+        _take_settings(int(settings_fd))
         listen_fd, ready_fd = map(int, rest)
-        serve_http(listen_fd, ready_fd)
+        serve_http(create_app_from_environment(), listen_fd, ready_fd)
     else:
         from annotomy.cli import main as command_line
 
+        _take_settings(int(settings_fd))
         command_line(rest)
 
 
-def serve_http(listen_fd: int, ready_fd: int) -> None:
-    """Serves until SIGTERM; writes one byte to `ready_fd` once requests are answered."""
-    from annotomy.app import create_app_from_environment
+def _take_settings(settings_fd: int) -> None:
+    with os.fdopen(settings_fd) as told:
+        text = told.read()
+    if not text:
+        sys.exit("the supervisor ended before the database was ready")
+    os.environ.update(json.loads(text))
 
+
+def serve_http(app: ASGIApp, listen_fd: int, ready_fd: int) -> None:
+    """Serves until SIGTERM; writes one byte to `ready_fd` once requests are answered."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     draining = threading.Event()
     config = uvicorn.Config(
-        _closing(create_app_from_environment(), draining),
+        _closing(app, draining),
         loop="uvloop",
         http="httptools",
         lifespan="on",

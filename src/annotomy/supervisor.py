@@ -9,6 +9,7 @@ and the next `serve` adopts PostgreSQL.
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -37,7 +38,7 @@ HEALTHY_AFTER_S = 60.0
 READY_TIMEOUT_S = 60.0
 """From the start of an HTTP process to its first answer, on a slow disk with cold caches."""
 
-BIND_TIMEOUT_S = 10.0
+BIND_TIMEOUT_S = 6.0
 """The processes of a killed predecessor let go of the port within PARENT_LOST_GRACE_S."""
 
 STOP_TIMEOUT_S = 30.0
@@ -55,7 +56,7 @@ class ServeError(Exception):
 
 @dataclass(eq=False)
 class Child:
-    """A process that is kept running. `arguments` follow `python -m annotomy.supervised PARENT_FD`."""
+    """A process that is kept running. `arguments` follow the file descriptors."""
 
     name: str
     arguments: list[str]
@@ -79,8 +80,12 @@ class Supervisor:
         self._listeners: list[Child] = []
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._environment: dict[str, str] = {}
+        self._prepared = asyncio.Event()
+        self._effective: dict[str, str] = {}
+        """Settings that children get by a pipe once the database is ready; the address holds a password."""
         self._listening: socket.socket | None = None
+        self._private: PrivateServer | None = None
+        self._postgres_keeper: asyncio.Task[None] | None = None
         self._parent_read, self._parent_write = os.pipe()  # the write end is never inherited, never written
 
     async def run(self) -> None:
@@ -89,24 +94,19 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        url, private = self._settings.database.url, None
-        if url is None:
-            private = PrivateServer(self._settings.data_dir, binaries=self._settings.postgres_bin)
-            url = await asyncio.to_thread(private.start)
-            log.info("postgres.ready", pid=private.pid, adopted=private.adopted)
+        self._make_data_folder()
         with self._only_one():
             self._listening = await self._bind()
-            watch = asyncio.create_task(self._keep_postgres(private)) if private else None
             try:
+                self._start_http()
+                url = self._settings.database.url or await self._start_postgres()
                 await self._prepare(url)
-                await self._start_children()
-                await self._wait()
+                if await self._first_answer():
+                    self._start_others()
+                    await self._wait()
             finally:
                 await self._stop_children()
-                if watch and private:
-                    watch.cancel()
-                    await asyncio.to_thread(private.stop)
-                    self._pid_file("postmaster").unlink(missing_ok=True)
+                await self._stop_postgres()
                 self._listening.close()
                 log.info("serve.stopped")
 
@@ -124,12 +124,8 @@ class Supervisor:
         metrics = self._run_dir / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
-        self._environment = {
-            **os.environ,
-            "ANNOTOMY_DATA": str(self._settings.data_dir),
-            "ANNOTOMY_DATABASE_URL": url,
-            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
-        }
+        self._effective = {"ANNOTOMY_DATABASE_URL": url, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        self._prepared.set()
 
     async def _bind(self) -> socket.socket:
         http = self._settings.http
@@ -153,23 +149,29 @@ class Supervisor:
                 listening.setblocking(False)
                 return listening
 
-    async def _start_children(self) -> None:
+    def _start_http(self) -> None:
+        """Before the database: importing the application takes longest."""
         for number in range(1, self._settings.http.processes + 1):
             self._http.append(self._start(Child(f"http-{number}", ["http"], answers=True)))
-        first = [asyncio.create_task(child.ready.wait()) for child in self._http]
-        stop = asyncio.create_task(self._stop.wait())
-        done, rest = await asyncio.wait([*first, stop], timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _first_answer(self) -> bool:
+        """Waits for the first HTTP process; False when a stop came before."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._stop, *(child.ready for child in self._http))]
+        done, rest = await asyncio.wait(waits, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
             task.cancel()
         if not done:
             raise ServeError("No HTTP process became ready; its reason stands above.")
         if self._stop.is_set():
-            return
+            return False
         assert self._listening is not None
         host, port = self._listening.getsockname()[:2]
         log.info("serve.ready", port=port, processes=len(self._http))
         self._announce(f"Annotomy serves on http://{f'[{host}]' if ':' in host else host}:{port}/")
-        # Only now: their imports would delay the first answer on a small machine.
+        return True
+
+    def _start_others(self) -> None:
+        """After the first answer: their imports would delay it on a small machine."""
         for number in range(1, self._settings.workers_inline + 1):
             self._workers.append(self._start(Child(f"worker-{number}", ["cli", "worker"])))
         if self._settings.dimse.port:
@@ -209,36 +211,50 @@ class Supervisor:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _run_once(self, child: Child) -> int:
-        inherited, arguments = [self._parent_read], list(child.arguments)
         ready_read, ready_write = os.pipe()
+        settings_read, settings_write = os.pipe()
+        inherited, arguments = [self._parent_read, settings_read], list(child.arguments)
         if child.answers:
             assert self._listening is not None
             inherited += [self._listening.fileno(), ready_write]
             arguments += [str(self._listening.fileno()), str(ready_write)]
         try:
             child.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "annotomy.supervised", str(self._parent_read), *arguments),
+                *(sys.executable, "-m", "annotomy.supervised", str(self._parent_read), str(settings_read), *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=inherited,
-                env=self._environment,
+                env={**os.environ, "ANNOTOMY_DATA": str(self._settings.data_dir)},
                 start_new_session=True,  # Ctrl-C reaches the supervisor only, which then stops in order
             )
         finally:
             os.close(ready_write)
+            os.close(settings_read)
         pid_file = self._pid_file(child.name)
         _write_pid(pid_file, child.process.pid)
         log.info("child.started", child=child.name, pid=child.process.pid)
-        told = asyncio.create_task(_readable(ready_read))
         ended = asyncio.create_task(child.process.wait())
+        told = asyncio.create_task(self._hand_over(settings_write, ready_read))
         await asyncio.wait([told, ended], return_when=asyncio.FIRST_COMPLETED)
         if told.done() and told.result():
             child.ready.set()
         status = await ended
         told.cancel()
+        await asyncio.wait([told])
         os.close(ready_read)
         child.ready.clear()
         _unlink_pid(pid_file, child.process.pid)
         return status
+
+    async def _hand_over(self, settings_write: int, ready_read: int) -> bytes:
+        """Gives the child its settings when they are known; returns the byte by which it says that it answers."""
+        try:
+            await self._prepared.wait()
+            with contextlib.suppress(BrokenPipeError):  # it died before; its status tells
+                os.write(settings_write, json.dumps(self._effective).encode())
+        finally:
+            os.close(settings_write)
+        await _until_readable(ready_read)
+        return os.read(ready_read, 1)
 
     async def _exchange_http(self) -> None:
         """Rolling restart: the listening socket is never closed, each new process answers before an old one drains."""
@@ -254,6 +270,21 @@ class Supervisor:
             self._http[position] = new
             await self._end([old])
         log.info("serve.exchanged", processes=len(self._http))
+
+    async def _start_postgres(self) -> str:
+        assert self._private is not None
+        url = await asyncio.to_thread(self._private.start)
+        log.info("postgres.ready", pid=self._private.pid, adopted=self._private.adopted)
+        self._postgres_keeper = asyncio.create_task(self._keep_postgres(self._private))
+        return url
+
+    async def _stop_postgres(self) -> None:
+        if self._private is None:
+            return
+        if self._postgres_keeper is not None:
+            self._postgres_keeper.cancel()
+        await asyncio.to_thread(self._private.stop)
+        self._pid_file("postmaster").unlink(missing_ok=True)
 
     async def _keep_postgres(self, private: PrivateServer) -> None:
         """Recovers PostgreSQL whenever its postmaster is gone."""
@@ -306,10 +337,15 @@ class Supervisor:
     def _pid_file(self, name: str) -> Path:
         return self._run_dir / f"{name}.pid"
 
+    def _make_data_folder(self) -> None:
+        if self._settings.database.url is None:
+            self._private = PrivateServer(self._settings.data_dir, binaries=self._settings.postgres_bin)
+            self._private.make_home()
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+
     @contextlib.contextmanager
     def _only_one(self) -> Generator[None]:
         """`server.pid`, locked as long as this process lives: one `serve` for a data folder."""
-        self._run_dir.mkdir(parents=True, exist_ok=True)
         path = self._pid_file("server")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -325,12 +361,6 @@ class Supervisor:
             path.unlink()
         finally:
             os.close(descriptor)
-
-
-async def _readable(descriptor: int) -> bytes:
-    """The first byte of a pipe, or nothing when it was closed without one."""
-    await _until_readable(descriptor)
-    return os.read(descriptor, 1)
 
 
 async def _process_end(pid: int) -> None:

@@ -58,6 +58,7 @@ FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "common", "core", "mana
 # Besides settings.py; each with the reason why it is no setting of ours.
 ENVIRONMENT_READERS = {
     "settings.py": "owns the environment",
+    "supervised.py": "takes what the supervisor hands over, before the settings are read",
     "supervisor.py": "hands its own environment on to the processes that it starts",
     "db/private_server.py": "XDG_RUNTIME_DIR is the operating system's word for where sockets go",
 }

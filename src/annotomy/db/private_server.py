@@ -84,7 +84,7 @@ class PrivateServer:
 
     def start(self) -> str:
         """Starts or adopts the server and returns the database URL of the application's role."""
-        self._make_home()
+        self.make_home()
         with _locked(self.home / "lock", os.O_RDWR | os.O_CREAT):
             owner = choose_owner(self.cluster, self._user)
             version_file = self.cluster / "PG_VERSION"
@@ -134,7 +134,8 @@ class PrivateServer:
 
     # -- folders -----------------------------------------------------------------------------------------------------
 
-    def _make_home(self) -> None:
+    def make_home(self) -> None:
+        """Makes the data folder and the database's place in it; repeatable, part of `start`."""
         if not self.data_dir.is_dir():
             self.data_dir.mkdir(parents=True, exist_ok=True)
             # The unprivileged user must pass through, nobody else needs to list.
