@@ -17,6 +17,7 @@ import annotomy
 from annotomy.actor import Actor
 from annotomy.blobs.filesystem import FilesystemBlobStore
 from annotomy.db.engine import Database
+from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
 from annotomy.http.problems import failure_response, http_exception_response, problem_response
@@ -35,7 +36,7 @@ from annotomy.settings import Settings
 API_ROUTERS: list[Router] = [identity_router, projects_router]
 """Everything under /api/v1, in the order of the features."""
 
-OTHER_HANDLERS: list[Any] = [*health_handlers, *static_handlers]
+OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
 """DICOMweb, probes and the web app, at the paths of their own."""
 
 

@@ -1,0 +1,1 @@
+"""Pure DICOM knowledge: imports nothing of ours."""

@@ -1,0 +1,124 @@
+"""Pixels: one frame decoded, brought to modality units, rendered to 8 bits.
+
+Decoding takes untrusted bytes: sizes are checked before anything is allocated. No GPL codec is used.
+"""
+
+import io
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
+
+MAX_FRAME_SAMPLES = 1 << 28
+"""rows x columns x samples of one frame: 16384 x 16384, above what scanners and slide tiles make."""
+
+
+_JPEG_OF_IMAGECODECS = frozenset({"1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
+"""JPEG of 12 bits and lossless JPEG: what pydicom's other decoders with a free licence do not read."""
+
+
+class PixelError(ValueError):
+    """The pixels cannot be decoded: damaged, of an unsupported transfer syntax, or too large."""
+
+
+def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
+    """Raw values of one frame (from 0): (rows, columns), or (rows, columns, 3) in RGB for colour. Raises PixelError."""
+    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+    if not 0 < samples <= MAX_FRAME_SAMPLES:
+        raise PixelError("The frame's dimensions are out of bounds.")
+    try:
+        if str(dataset.file_meta.TransferSyntaxUID) in _JPEG_OF_IMAGECODECS:
+            return _jpeg_frame(dataset, frame_index)
+        values = pixel_array(dataset, index=frame_index)
+    except (
+        ValueError,
+        RuntimeError,
+        NotImplementedError,
+        AttributeError,
+        TypeError,
+        IndexError,
+        KeyError,
+        OSError,
+    ) as error:
+        raise PixelError(f"The frame cannot be decoded ({type(error).__name__}).") from error
+    return np.asarray(values)
+
+
+def _jpeg_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
+    stream = get_frame(dataset.PixelData, frame_index, number_of_frames=int(dataset.get("NumberOfFrames", 1) or 1))
+    lossless = str(dataset.file_meta.TransferSyntaxUID) != "1.2.840.10008.1.2.4.51"
+    bits = int(dataset.BitsStored)
+    values = np.asarray(
+        imagecodecs.ljpeg_decode(stream) if lossless else imagecodecs.jpeg_decode(stream, bitspersample=max(8, bits))
+    )
+    if values.shape[:2] != (dataset.Rows, dataset.Columns):
+        raise PixelError("The frame's size is not what its header says.")
+    if int(dataset.PixelRepresentation) == 1:  # two's complement in BitsStored bits
+        shift = values.dtype.itemsize * 8 - bits
+        signed = np.left_shift(values, shift).view(values.dtype.str.replace("u", "i"))
+        return np.right_shift(signed, shift)
+    return values
+
+
+def modality_values(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Stored values to modality units (HU for CT) by the rescale or modality LUT (PS3.3 C.11.1)."""
+    return np.asarray(apply_modality_lut(values, dataset), np.float32)
+
+
+def default_window(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float, float]:
+    """(centre, width): the header's first window, else what spans nearly all of the values."""
+    centre, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if centre not in (None, "") and width not in (None, ""):
+        first = [
+            float(v[0] if not isinstance(v, (int, float, str)) and hasattr(v, "__getitem__") else v)
+            for v in (centre, width)
+        ]
+        if first[1] > 0:
+            return first[0], first[1]
+    low, high = (float(v) for v in np.percentile(values, (0.5, 99.5)))
+    return (low + high) / 2, max(high - low, 1.0)
+
+
+def render_frame(dataset: Dataset, frame_index: int, window: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """8-bit grey (rows, columns) or RGB (rows, columns, 3), windowed linearly (PS3.3 C.11.2.1.2). Raises PixelError."""
+    values = decode_frame(dataset, frame_index)
+    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    if photometric == "PALETTE COLOR":
+        coloured = apply_color_lut(values, dataset)
+        return np.asarray(coloured >> 8 if coloured.dtype == np.uint16 else coloured, np.uint8)
+    if values.ndim == 3:
+        if values.dtype != np.uint8:
+            values = (values >> max(0, int(dataset.BitsStored) - 8)).astype(np.uint8)
+        return values
+    units = modality_values(dataset, values)
+    centre, width = window or default_window(dataset, units)
+    grey = apply_window(units, centre, width)
+    return np.asarray(255 - grey, np.uint8) if photometric == "MONOCHROME1" else grey
+
+
+def apply_window(values: NDArray[np.float32], centre: float, width: float) -> NDArray[np.uint8]:
+    low = centre - 0.5 - (width - 1) / 2
+    scaled = (values - low) / max(width - 1, 1e-6) * 255
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def to_picture(pixels: NDArray[np.uint8], media_type: str, *, max_side: int | None = None) -> bytes:
+    """PNG or JPEG bytes, made smaller to fit `max_side` when given."""
+    picture = Image.fromarray(pixels)
+    if max_side is not None:
+        picture.thumbnail((max_side, max_side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG" if media_type == "image/png" else "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def rgb_native(dataset: Dataset, frame_index: int) -> bytes:
+    """An uncompressed YBR_FULL_422 frame as RGB bytes: viewers cannot read the half-width chroma."""
+    values = decode_frame(dataset, frame_index)
+    return np.ascontiguousarray(values).tobytes()

@@ -1,0 +1,148 @@
+"""STOW-RS (PS3.18 10.5): POST /dicom-web/studies, streamed; an outcome for each instance."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+
+from annotomy.actor import Actor
+from annotomy.archive.errors import StoreRefused
+from annotomy.archive.store import Incoming, StoreOutcome, store_instances
+from annotomy.dicom.multipart import MultipartError, boundary_of, read_parts
+from annotomy.errors import BadRequest, TooLarge, Unsupported
+from annotomy.services import Services
+
+IN_MEMORY_BYTES = 16 << 20
+"""A larger part goes to a file while it arrives."""
+DICOM_JSON = "application/dicom+json"
+
+
+@post(
+    "/dicom-web/studies", status_code=200, operation_id="StoreInstances", tags=["dicomweb"], request_max_body_size=None
+)
+async def store(
+    request: Request[Any, Any, Any],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    project_id: Annotated[UUID | None, QueryParameter(description="Project that the studies go to.")] = None,
+) -> Response[bytes]:
+    """Store DICOM instances."""
+    return await _store(request, actor, services, project_id, None)
+
+
+@post(
+    "/dicom-web/studies/{study_instance_uid:str}",
+    status_code=200,
+    operation_id="StoreInstancesOfStudy",
+    tags=["dicomweb"],
+    request_max_body_size=None,
+)
+async def store_in_study(
+    request: Request[Any, Any, Any],
+    study_instance_uid: FromPath[str],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    project_id: Annotated[UUID | None, QueryParameter(description="Project that the study goes to.")] = None,
+) -> Response[bytes]:
+    """Store DICOM instances of one study."""
+    return await _store(request, actor, services, project_id, study_instance_uid)
+
+
+async def _store(
+    request: Request[Any, Any, Any],
+    actor: Actor,
+    services: Services,
+    project_id: UUID | None,
+    study_instance_uid: str | None,
+) -> Response[bytes]:
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/related"):
+        raise Unsupported('STOW-RS takes multipart/related; type="application/dicom".')
+    try:
+        incoming = _incoming(request, services, boundary_of(content_type))
+        outcomes = await store_instances(services, actor, project_id, incoming)
+    except MultipartError as error:
+        raise BadRequest(str(error)) from error
+    refused = [outcome for outcome in outcomes if outcome.state == "refused"]
+    status = 200 if not refused else 202 if len(refused) < len(outcomes) else 409
+    return Response(
+        msgspec.json.encode(_answer(outcomes, study_instance_uid)), status_code=status, media_type=DICOM_JSON
+    )
+
+
+async def _incoming(request: Request[Any, Any, Any], services: Services, boundary: str) -> AsyncIterator[Incoming]:
+    number = 0
+    async for part in read_parts(request.stream(), boundary):
+        number += 1
+        name = f"part {number}"
+        held = bytearray()
+        async for piece in part.body:
+            held += piece
+            if len(held) > IN_MEMORY_BYTES:
+                yield Incoming(name, path=await _spill(services, held, part.body))
+                break
+        else:
+            yield Incoming(name, data=bytes(held))
+
+
+async def _spill(services: Services, held: bytearray, rest: AsyncIterator[bytes]) -> Path:
+    """What came of a part and all that is to come, in a file beside the blobs."""
+    limit = services.settings.limits.instance_bytes
+    path = services.settings.data_dir / "blobs" / "tmp" / f"stow-{secrets.token_hex(16)}"
+    size = len(held)
+    with path.open("xb") as file:
+        try:
+            await asyncio.to_thread(file.write, held)
+            async for piece in rest:
+                size += len(piece)
+                if size > limit:
+                    raise TooLarge("An instance is over the limit.", limit_bytes=limit)  # noqa: TRY301 - the file goes first
+                await asyncio.to_thread(file.write, piece)
+        except BaseException:
+            path.unlink()
+            raise
+    return path
+
+
+def _answer(outcomes: list[StoreOutcome], study_instance_uid: str | None) -> dict[str, Any]:
+    """The Store Instances Response Module (PS3.18 Annex I)."""
+    kept = [_reference(outcome) for outcome in outcomes if outcome.state != "refused"]
+    failed = [
+        _reference(outcome) | {"00081197": {"vr": "US", "Value": [_reason(outcome)]}}
+        for outcome in outcomes
+        if outcome.state == "refused"
+    ]
+    answer: dict[str, Any] = {}
+    if study_instance_uid:
+        answer["00081190"] = {"vr": "UR", "Value": [f"/dicom-web/studies/{study_instance_uid}"]}
+    if kept:
+        answer["00081199"] = {"vr": "SQ", "Value": kept}
+    if failed:
+        answer["00081198"] = {"vr": "SQ", "Value": failed}
+    return answer
+
+
+def _reference(outcome: StoreOutcome) -> dict[str, Any]:
+    reference: dict[str, Any] = {}
+    if outcome.sop_class_uid:
+        reference["00081150"] = {"vr": "UI", "Value": [outcome.sop_class_uid]}
+    if outcome.sop_instance_uid:
+        reference["00081155"] = {"vr": "UI", "Value": [outcome.sop_instance_uid]}
+    if outcome.state != "refused":
+        url = f"/dicom-web/studies/{outcome.study_instance_uid}/series/{outcome.series_instance_uid}"
+        reference["00081190"] = {"vr": "UR", "Value": [f"{url}/instances/{outcome.sop_instance_uid}"]}
+    return reference
+
+
+def _reason(outcome: StoreOutcome) -> int:
+    return outcome.problem.failure_reason if isinstance(outcome.problem, StoreRefused) else 0x0110
+
+
+handlers = [store, store_in_study]

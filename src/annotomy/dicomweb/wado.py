@@ -1,0 +1,311 @@
+"""WADO-RS (PS3.18 10.4): metadata, instances, frames, rendered pictures."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from annotomy.actor import Actor
+from annotomy.archive.retrieve import (
+    InstanceLocation,
+    frame_ranges,
+    headers,
+    locate,
+    read_dataset,
+    read_header,
+)
+from annotomy.dicom.multipart import message_end, part_head
+from annotomy.dicom.pixels import PixelError, render_frame, rgb_native, to_picture
+from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.services import Services
+
+DICOM_JSON = "application/dicom+json"
+PRIVATE_DAY = {"Cache-Control": "private, max-age=86400"}
+"""Instances never change; they are private to who may see them."""
+THUMBNAIL_SIDE = 160
+BULK_THRESHOLD_BYTES = 1024
+"""Larger binary values are told by BulkDataURI; lookup tables stay inline, since viewers need them (PS3.18 F.2.7)."""
+
+
+class NotRendered(Problem):
+    """The pixels could not be decoded: damaged, too large, or of a transfer syntax without a codec here."""
+
+    slug = "not-rendered"
+    title = "The frame cannot be decoded"
+    status = 406
+
+
+@get(
+    [
+        "/dicom-web/studies/{study_instance_uid:str}/metadata",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/metadata",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
+    ],
+    operation_id="RetrieveMetadata",
+    tags=["dicomweb"],
+)
+async def metadata(
+    request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[bytes]:
+    """The attributes of every instance, without pixels."""
+    async with services.db.read(actor) as tx:
+        located = await locate(tx, **request.path_params)
+        kept = await headers(tx, located)
+    body = await asyncio.to_thread(_metadata_json, located, kept)
+    return Response(body, media_type=DICOM_JSON, headers={"Cache-Control": "no-store"})
+
+
+@get(
+    [
+        "/dicom-web/studies/{study_instance_uid:str}",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
+    ],
+    operation_id="RetrieveInstances",
+    tags=["dicomweb"],
+)
+async def instances(
+    request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Stream:
+    """Instances as they were stored, as multipart/related."""
+    async with services.db.read(actor) as tx:
+        located = await locate(tx, **request.path_params)
+    boundary = secrets.token_hex(16)
+
+    async def message() -> AsyncIterator[bytes]:
+        for number, at in enumerate(located):
+            kind = f"application/dicom; transfer-syntax={at.transfer_syntax_uid}"
+            yield part_head(
+                boundary, [("Content-Type", kind), ("Content-Length", str(at.blob_size))], first=number == 0
+            )
+            async for piece in services.blobs.stream(at.blob_address):
+                yield piece
+        yield message_end(boundary)
+
+    return Stream(
+        message, media_type=f'multipart/related; type="application/dicom"; boundary={boundary}', headers=PRIVATE_DAY
+    )
+
+
+@get(
+    "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
+    "/frames/{frame_list:str}",
+    operation_id="RetrieveFrames",
+    tags=["dicomweb"],
+)
+async def frames(
+    request: Request[Any, Any, Any],
+    frame_list: FromPath[str],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Response[bytes]:
+    """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream."""
+    located, ranges = await _instance(request, actor, services)
+    numbers = _frame_numbers(frame_list, located.number_of_frames)
+    bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
+    kind = _frame_media_type(syntax)
+    accept = request.headers.get("accept", "")
+    if len(bodies) == 1 and "multipart" not in accept and "application/octet-stream" in accept:
+        return Response(bodies[0], media_type="application/octet-stream", headers=PRIVATE_DAY)
+    boundary = secrets.token_hex(16)
+    body = bytearray()
+    for number, frame in enumerate(bodies):
+        body += part_head(boundary, [("Content-Type", f"{kind}; transfer-syntax={syntax}")], first=number == 0) + frame
+    body += message_end(boundary)
+    media_type = f'multipart/related; type="{kind}"; transfer-syntax={syntax}; boundary={boundary}'
+    return Response(bytes(body), media_type=media_type, headers=PRIVATE_DAY)
+
+
+@get(
+    [
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/rendered",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
+        "/frames/{frame_list:str}/rendered",
+    ],
+    operation_id="RetrieveRendered",
+    tags=["dicomweb"],
+)
+async def rendered(
+    request: Request[Any, Any, Any],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    window: Annotated[str | None, QueryParameter(description="centre,width[,function] in modality units")] = None,
+) -> Response[bytes]:
+    """One frame as a PNG or JPEG picture."""
+    located, _ = await _instance(request, actor, services)
+    numbers = _frame_numbers(str(request.path_params.get("frame_list", "1")), located.number_of_frames)
+    media_type = "image/png" if "image/png" in request.headers.get("accept", "") else "image/jpeg"
+    return await _picture(services, located, numbers[0], media_type, window=_window(window))
+
+
+@get(
+    [
+        "/dicom-web/studies/{study_instance_uid:str}/thumbnail",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/thumbnail",
+        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
+    ],
+    operation_id="RetrieveThumbnail",
+    tags=["dicomweb"],
+)
+async def thumbnail(
+    request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[bytes]:
+    """A small picture of the middle."""
+    async with services.db.read(actor) as tx:
+        located = [at for at in await locate(tx, **request.path_params) if at.number_of_frames]
+    if not located:
+        raise NotFound("There is no picture in it.")
+    middle = located[len(located) // 2]
+    return await _picture(services, middle, (middle.number_of_frames + 1) // 2, "image/jpeg", max_side=THUMBNAIL_SIDE)
+
+
+async def _instance(
+    request: Request[Any, Any, Any], actor: Actor, services: Services
+) -> tuple[InstanceLocation, list[tuple[int, int]]]:
+    uids = {name: uid for name, uid in request.path_params.items() if name.endswith("_uid")}
+    async with services.db.read(actor) as tx:
+        [located] = await locate(tx, **uids)
+        return located, await frame_ranges(tx, located)
+
+
+async def _frame_bodies(
+    services: Services, actor: Actor, located: InstanceLocation, ranges: list[tuple[int, int]], numbers: list[int]
+) -> tuple[list[bytes], str]:
+    """The frames and the transfer syntax that they are sent in."""
+    syntax = UID(located.transfer_syntax_uid)
+    if ranges and syntax.is_compressed:
+        raw = [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers]
+        return [_without_item_headers(frame) for frame in raw], located.transfer_syntax_uid
+    async with services.db.read(actor) as tx:
+        [kept] = await headers(tx, [located])
+    header = await asyncio.to_thread(read_header, kept)
+    plain = (
+        ranges and str(header.get("PhotometricInterpretation")) != "YBR_FULL_422" and int(header.BitsAllocated) % 8 == 0
+    )
+    if plain:
+        return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
+    # One-bit, deflated, big-endian and half-chroma frames go out as plain little-endian bytes, which every viewer reads.
+    dataset = await read_dataset(services, located)
+    try:
+        return [await asyncio.to_thread(rgb_native, dataset, n - 1) for n in numbers], "1.2.840.10008.1.2.1"
+    except PixelError as error:
+        raise NotRendered(str(error)) from error
+
+
+def _without_item_headers(frame: bytes) -> bytes:
+    """The fragments of an encapsulated frame joined (PS3.5 A.4)."""
+    at, pieces = 0, list[bytes]()
+    while at + 8 <= len(frame) and frame[at : at + 4] == b"\xfe\xff\x00\xe0":
+        length = int.from_bytes(frame[at + 4 : at + 8], "little")
+        pieces.append(frame[at + 8 : at + 8 + length])
+        at += 8 + length
+    return b"".join(pieces)
+
+
+async def _picture(
+    services: Services,
+    located: InstanceLocation,
+    frame_number: int,
+    media_type: str,
+    *,
+    window: tuple[float, float] | None = None,
+    max_side: int | None = None,
+) -> Response[bytes]:
+    if located.number_of_frames == 0:
+        raise NotFound("The instance has no picture.")
+    dataset = await read_dataset(services, located)
+    try:
+        body = await asyncio.to_thread(_render, dataset, frame_number, media_type, window, max_side)
+    except PixelError as error:
+        raise NotRendered(str(error)) from error
+    return Response(body, media_type=media_type, headers=PRIVATE_DAY)
+
+
+def _render(
+    dataset: Dataset, frame_number: int, media_type: str, window: tuple[float, float] | None, max_side: int | None
+) -> bytes:
+    return to_picture(render_frame(dataset, frame_number - 1, window), media_type, max_side=max_side)
+
+
+def _metadata_json(located: list[InstanceLocation], kept: list[bytes]) -> bytes:
+    items = [_attributes(at, read_header(header)) for at, header in zip(located, kept, strict=True)]
+    return msgspec.json.encode(items, enc_hook=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """pydicom's values are subclasses of the plain types, which the encoder wants."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"no JSON form of {type(value).__name__}")
+
+
+def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
+    base = f"/dicom-web/studies/{at.study_instance_uid}/series/{at.series_instance_uid}/instances/{at.sop_instance_uid}"
+
+    def told_by_uri(element: Any) -> str:
+        return f"{base}/bulkdata/{int(element.tag):08X}"
+
+    json = header.to_json_dict(BULK_THRESHOLD_BYTES, told_by_uri, suppress_invalid_tags=True)
+    for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
+        json[name] = header[int(name, 16)].to_json_dict(None, 1 << 30)
+    if (
+        str(header.get("PhotometricInterpretation", "")) == "YBR_FULL_422"
+        and not UID(at.transfer_syntax_uid).is_compressed
+    ):
+        json["00280004"] = {"vr": "CS", "Value": ["RGB"]}
+    if not UID(at.transfer_syntax_uid).is_compressed:
+        json["00083002"] = {"vr": "UI", "Value": ["1.2.840.10008.1.2.1"]}
+    else:
+        json["00083002"] = {"vr": "UI", "Value": [at.transfer_syntax_uid]}
+    if at.number_of_frames:
+        json["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{base}/frames"}
+    return json
+
+
+def _frame_numbers(text: str, number_of_frames: int) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts):
+        raise BadRequest("Frames are named by whole numbers from 1, separated by commas.")
+    numbers = [int(part) for part in parts]
+    if any(not 1 <= number <= number_of_frames for number in numbers):
+        raise NotFound(f"The instance has the frames 1 to {number_of_frames}.")
+    return numbers
+
+
+def _window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        centre, width = (float(part) for part in text.split(",")[:2])
+    except ValueError:
+        raise BadRequest("window takes centre,width in modality units.") from None
+    if width <= 0:
+        raise BadRequest("The window's width is above 0.")
+    return centre, width
+
+
+def _frame_media_type(syntax: str) -> str:
+    """PS3.18 Table 8.7.3-5."""
+    if not UID(syntax).is_compressed:
+        return "application/octet-stream"
+    if syntax.startswith("1.2.840.10008.1.2.4.20"):
+        return "image/jphc"
+    return {
+        "1.2.840.10008.1.2.5": "image/dicom-rle",
+        "1.2.840.10008.1.2.4.80": "image/jls",
+        "1.2.840.10008.1.2.4.81": "image/jls",
+        "1.2.840.10008.1.2.4.90": "image/jp2",
+        "1.2.840.10008.1.2.4.91": "image/jp2",
+    }.get(syntax, "image/jpeg")
+
+
+handlers = [metadata, instances, frames, rendered, thumbnail]
