@@ -56,7 +56,7 @@ def _build_app(target: Path) -> None:
         installed.write_text(lock, encoding="utf-8")
     fresh = target.with_name(target.name + ".new")
     vite = WEB / "node_modules" / "vite" / "bin" / "vite.js"
-    _run([str(_node()), str(vite), "build", "--logLevel", "warn", "--outDir", str(fresh), "--emptyOutDir"])
+    _run([str(_node()), str(vite), "build", "--logLevel", "error", "--outDir", str(fresh), "--emptyOutDir"])
     # The old one serves until the new one is whole.
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)

@@ -1,0 +1,44 @@
+/** From the metadata of a series to the image ids that the engine loads, in slice order. */
+import dicomImageLoader, { type Types } from '@cornerstonejs/dicom-image-loader';
+import { framesUrl, retrieveSeriesMetadata } from '../../api/dicom-web';
+import { type DicomDataset, numberOf, numbersOf, TAG, textOf } from '../../lib/dicom-json';
+import { inSliceOrder, positionOf, sliceNormal, type Vector } from '../../lib/slice-order';
+
+export interface SeriesImages {
+  imageIds: string[];
+  /** Of each image the place of its first voxel in LPS mm; null where the object has none (and for frames). */
+  positions: (Vector | null)[];
+  normal: Vector | null;
+  modality: string;
+  hasWindow: boolean;
+}
+
+export async function loadSeriesImages(
+  studyUid: string,
+  seriesUid: string,
+  signal: AbortSignal,
+): Promise<SeriesImages> {
+  const metadata = await retrieveSeriesMetadata(studyUid, seriesUid, signal);
+  const instances = inSliceOrder(metadata.filter((instance) => numberOf(instance, TAG.rows) !== null));
+  const first = instances[0] ?? {};
+  const images: SeriesImages = {
+    imageIds: [],
+    positions: [],
+    normal: sliceNormal(numbersOf(first, TAG.imageOrientation)),
+    modality: textOf(first, TAG.modality),
+    hasWindow: numberOf(first, TAG.windowWidth) !== null,
+  };
+  for (const instance of instances) addFrames(images, instance, studyUid, seriesUid);
+  return images;
+}
+
+function addFrames(images: SeriesImages, instance: DicomDataset, studyUid: string, seriesUid: string): void {
+  const url = framesUrl(studyUid, seriesUid, textOf(instance, TAG.sopInstanceUid));
+  const frames = numberOf(instance, TAG.numberOfFrames) ?? 1;
+  for (let frameNumber = 1; frameNumber <= frames; frameNumber += 1) {
+    const imageId = `wadors:${window.location.origin}${url}/${frameNumber}`;
+    dicomImageLoader.wadors.metaDataManager.add(imageId, instance as unknown as Types.WADORSMetaData);
+    images.imageIds.push(imageId);
+    images.positions.push(frames === 1 ? positionOf(instance) : null);
+  }
+}
