@@ -1,4 +1,7 @@
-"""The `annotomy` command. Each subcommand is thin: settings, services, one operation."""
+"""The `annotomy` command. Each subcommand is thin: settings, services, one operation.
+
+Heavy imports stand inside the commands that need them: `serve` has to answer soon.
+"""
 
 import asyncio
 import sys
@@ -8,12 +11,8 @@ import click
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
-from annotomy.db.migrate import migrate as run_migrations
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
-from annotomy.identity.api_keys import issue_api_key
-from annotomy.identity.passwords import hash_password
-from annotomy.identity.users import create_user
 from annotomy.logs import configure_logs
 from annotomy.settings import Settings
 
@@ -52,6 +51,8 @@ def serve() -> None:
 @main.command()
 def migrate() -> None:
     """Bring the database to this release's schema."""
+    from annotomy.db.migrate import migrate as run_migrations
+
     asyncio.run(run_migrations(database_url(Settings.from_environment())))
     click.echo("The database is up to date.")
 
@@ -67,6 +68,9 @@ def user() -> None:
 @click.option("--admin", is_flag=True, help="Make the user an administrator.")
 def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     """Create an active user called NAME."""
+    from annotomy.identity.passwords import hash_password
+    from annotomy.identity.users import create_user
+
     password = sys.stdin.readline().rstrip("\n")
 
     async def create() -> None:
@@ -89,6 +93,7 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
 @click.option("--project", type=click.UUID, help="The only project that the key reaches.")
 def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID | None) -> None:
     """Issue an API key for a user and print only the key."""
+    from annotomy.identity.api_keys import issue_api_key
 
     async def issue() -> str:
         db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)

@@ -22,10 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from annotomy.db.engine import Database
-from annotomy.db.migrate import migrate
 from annotomy.db.private_server import PrivateServer, PrivateServerError
-from annotomy.identity.first_start import ensure_first_users
 from annotomy.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -98,7 +95,8 @@ class Supervisor:
         with self._only_one():
             self._listening = await self._bind()
             try:
-                self._start_http()
+                # Before the database: importing the application takes longest.
+                self._http.append(self._start(_http_child(1)))
                 url = self._settings.database.url or await self._start_postgres()
                 await self._prepare(url)
                 if await self._first_answer():
@@ -113,6 +111,11 @@ class Supervisor:
     # -- start -------------------------------------------------------------------------------------------------------
 
     async def _prepare(self, url: str) -> None:
+        # Imported here, for two seconds of importing are better spent while the children do theirs.
+        from annotomy.db.engine import Database
+        from annotomy.db.migrate import migrate
+        from annotomy.identity.first_start import ensure_first_users
+
         await migrate(url)
         db = await Database.connect(url, pool_size=1)
         try:
@@ -149,11 +152,6 @@ class Supervisor:
                 listening.setblocking(False)
                 return listening
 
-    def _start_http(self) -> None:
-        """Before the database: importing the application takes longest."""
-        for number in range(1, self._settings.http.processes + 1):
-            self._http.append(self._start(Child(f"http-{number}", ["http"], answers=True)))
-
     async def _first_answer(self) -> bool:
         """Waits for the first HTTP process; False when a stop came before."""
         waits = [asyncio.create_task(event.wait()) for event in (self._stop, *(child.ready for child in self._http))]
@@ -166,12 +164,14 @@ class Supervisor:
             return False
         assert self._listening is not None
         host, port = self._listening.getsockname()[:2]
-        log.info("serve.ready", port=port, processes=len(self._http))
+        log.info("serve.ready", port=port)
         self._announce(f"Annotomy serves on http://{f'[{host}]' if ':' in host else host}:{port}/")
         return True
 
     def _start_others(self) -> None:
         """After the first answer: their imports would delay it on a small machine."""
+        for number in range(2, self._settings.http.processes + 1):
+            self._http.append(self._start(_http_child(number)))
         for number in range(1, self._settings.workers_inline + 1):
             self._workers.append(self._start(Child(f"worker-{number}", ["cli", "worker"])))
         if self._settings.dimse.port:
@@ -259,7 +259,7 @@ class Supervisor:
     async def _exchange_http(self) -> None:
         """Rolling restart: the listening socket is never closed, each new process answers before an old one drains."""
         for position, old in enumerate(list(self._http)):
-            new = self._start(Child(old.name, ["http"], answers=True))
+            new = self._start(_http_child(position + 1))
             try:
                 async with asyncio.timeout(READY_TIMEOUT_S):
                     await new.ready.wait()
@@ -361,6 +361,10 @@ class Supervisor:
             path.unlink()
         finally:
             os.close(descriptor)
+
+
+def _http_child(number: int) -> Child:
+    return Child(f"http-{number}", ["http"], answers=True)
 
 
 async def _process_end(pid: int) -> None:
