@@ -1,0 +1,35 @@
+"""`./run bench NAME`: one benchmark beside its peers; `./run bench` lists them; `./run bench setup` installs the peers."""
+
+import argparse
+import sys
+
+from bench import annotations, qido, setup, stow, upload, wado
+from bench.servers import PeerMissing
+
+BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=["setup", "all", *BENCHMARKS])
+    parser.add_argument("--runs", type=int, default=3, help="measured runs of each server, after one that warms up")
+    parser.add_argument("--alone", action="store_true", help="measure only our server, for instance without the peers")
+    chosen = parser.parse_args()
+    if chosen.name is None:
+        for name, module in BENCHMARKS.items():
+            print(f"{name:12} {(module.__doc__ or '').splitlines()[0]}")
+        print(f"{'setup':12} {(setup.__doc__ or '').splitlines()[0]}")
+        return
+    if chosen.name == "setup":
+        setup.install()
+        return
+    for name in BENCHMARKS if chosen.name == "all" else [chosen.name]:
+        try:
+            BENCHMARKS[name].run(chosen.runs, chosen.alone)
+        except PeerMissing as peer:
+            sys.exit(f"{peer} is not installed: ./run bench setup, or --alone to measure without peers")
+        except AssertionError as wrong:
+            sys.exit(f"{name}: a server answered wrongly, nothing was kept: {wrong}")
+
+
+main()

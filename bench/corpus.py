@@ -1,0 +1,89 @@
+"""Synthetic CT instances: made once with pydicom, then multiplied by writing other UIDs of the same length into them."""
+
+import io
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pydicom
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+
+ROOT_UID = "1.2.826.0.1.3680043.10.1500"
+BOUNDARY = "annotomy-bench-boundary"
+MULTIPART = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+
+
+@dataclass(frozen=True)
+class Instance:
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    data: bytes
+
+
+def uid(kind: int, salt: int, number: int) -> str:
+    """One length for all, so that bytes can be replaced in place."""
+    return f"{ROOT_UID}.{kind}.1{salt:07d}.1{number:08d}"
+
+
+def study(salt: int, *, instances: int, size: int, series: int = 1, number: int = 0) -> list[Instance]:
+    """One study of `series` series with `instances` slices of `size` x `size` each; other salts give other studies."""
+    made: list[Instance] = []
+    study_uid = uid(1, salt, number)
+    for s in range(series):
+        series_uid = uid(2, salt, number * 100 + s)
+        for k in range(instances):
+            sop_uid = uid(3, salt, (number * 100 + s) * 1000 + k)
+            data = _template(size, k % 8)
+            for placeholder, value in ((uid(1, 0, 0), study_uid), (uid(2, 0, 0), series_uid), (uid(3, 0, 0), sop_uid)):
+                data = data.replace(placeholder.encode(), value.encode())
+            data = data.replace(b"PATIENT-00000000", f"PATIENT-{number:08d}".encode())
+            made.append(Instance(study_uid, series_uid, sop_uid, data))
+    return made
+
+
+def multipart(instances: list[Instance]) -> bytes:
+    body = io.BytesIO()
+    for one in instances:
+        body.write(f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode())
+        body.write(one.data)
+        body.write(b"\r\n")
+    body.write(f"--{BOUNDARY}--\r\n".encode())
+    return body.getvalue()
+
+
+@cache
+def _template(size: int, position: int) -> bytes:
+    """A noisy disc with the placeholders; eight positions, so that not every slice has the same pixels."""
+    rng = np.random.default_rng(position)
+    rows, columns = np.mgrid[:size, :size] - size / 2
+    disc = np.where(np.hypot(rows, columns) < size * (0.3 + position / 100), 40, -1000)
+    pixels = (disc + rng.normal(0, 12, (size, size))).astype(np.int16)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = UID(uid(3, 0, 0))
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID = CTImageStorage
+    dataset.StudyInstanceUID = uid(1, 0, 0)
+    dataset.SeriesInstanceUID = uid(2, 0, 0)
+    dataset.SOPInstanceUID = uid(3, 0, 0)
+    dataset.FrameOfReferenceUID = uid(4, 0, 0)
+    dataset.PatientID = dataset.PatientName = "PATIENT-00000000"
+    dataset.PatientBirthDate, dataset.PatientSex = "19500101", "O"
+    dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber = "20260101", "120000", "1", ""
+    dataset.Modality, dataset.SeriesNumber, dataset.InstanceNumber = "CT", 1, position + 1
+    dataset.ReferringPhysicianName, dataset.Manufacturer = "", "Synthetic"
+    dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, position], [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing, dataset.SliceThickness = [0.7, 0.7], 1
+    dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, 0, "HU"
+    dataset.WindowCenter, dataset.WindowWidth, dataset.ImageType = 40, 400, ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.Rows = dataset.Columns = size
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+    dataset.PixelData = pixels.tobytes()
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

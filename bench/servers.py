@@ -1,0 +1,221 @@
+"""Our server and its peers, each started on a port and a fresh folder of its own below bench/work, and stopped again."""
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from annotomy.db.private_server import PrivateServer
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "bench" / "work"
+PEERS = Path(__file__).parent / "peers"
+PEER_PYTHON = WORK / "peers" / "bin" / "python"
+TUS_NODE = WORK / "tus-node"
+ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 40.0
+
+
+@dataclass
+class Server:
+    name: str
+    version: str
+    host: str
+    port: int
+    path: str
+    """What comes before every path of a benchmark: the DICOMweb root, the tus collection, the API."""
+    roots: list[int]
+    """Processes whose trees are the server."""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    project_id: str = ""
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self.roots]
+
+    def at(self, path: str) -> "Server":
+        """The same server seen from another path."""
+        return Server(self.name, self.version, self.host, self.port, path, self.roots, self.headers, self.project_id)
+
+
+@contextlib.contextmanager
+def ours() -> Generator[Server]:
+    """`annotomy serve` with its defaults, an administrator and one project."""
+    data = _fresh("annotomy")
+    port, password = _free_port(), secrets.token_urlsafe(24)
+    environment = {
+        **os.environ,
+        "ANNOTOMY_DATA": str(data),
+        "ANNOTOMY_HTTP_PORT": str(port),
+        "ANNOTOMY_DIMSE_PORT": "0",
+        "ANNOTOMY_ADMIN_PASSWORD": password,
+        "ANNOTOMY_LOG_LEVEL": "warning",
+    }
+    command = [str(Path(sys.executable).with_name("annotomy")), "serve"]
+    with _process(command, data, environment, lambda: _status(port, "/readyz") == 200) as pid:
+        answer = _json(port, "POST", "/api/v1/auth/token", {"username": "admin", "password": password}, {})
+        headers = {"Authorization": f"Bearer {answer['access_token']}"}
+        project = _json(port, "POST", "/api/v1/projects", {"name": "bench"}, headers)
+        postmaster = int((data / "run" / "postmaster.pid").read_text().split()[0])
+        roots = [pid] if _is_below(postmaster, pid) else [pid, postmaster]
+        yield Server(
+            "annotomy", version("annotomy"), "127.0.0.1", port, "", roots, headers, project_id=str(project["id"])
+        )
+
+
+@contextlib.contextmanager
+def orthanc() -> Generator[Server]:
+    """Orthanc with its DICOMweb plugin and its defaults (it syncs what it stores), without authentication."""
+    program = shutil.which("Orthanc")
+    if program is None or not ORTHANC_PLUGIN.exists():
+        raise PeerMissing("Orthanc with its DICOMweb plugin")
+    data = _fresh("orthanc")
+    port = _free_port()
+    configuration = {
+        "Name": "bench",
+        "StorageDirectory": str(data / "storage"),
+        "IndexDirectory": str(data / "storage"),
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "Plugins": [str(ORTHANC_PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    (data / "orthanc.json").write_text(json.dumps(configuration), encoding="utf-8")
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    with _process(
+        [program, str(data / "orthanc.json")], data, dict(os.environ), lambda: _status(port, "/system") == 200
+    ) as pid:
+        yield Server("orthanc", told, "127.0.0.1", port, "/dicom-web", [pid])
+
+
+@contextlib.contextmanager
+def tus_node() -> Generator[Server]:
+    """@tus/server, the reference implementation, with its file store."""
+    if not (TUS_NODE / "node_modules").is_dir():
+        raise PeerMissing("@tus/server")
+    data, port = _fresh("tus-node-data"), _free_port()
+    program = TUS_NODE / "tus.mjs"
+    shutil.copy(PEERS / "tus.mjs", program)
+    told = json.loads((TUS_NODE / "node_modules/@tus/server/package.json").read_text())["version"]
+    command = ["node", str(program), str(port), str(data)]
+    with _process(command, data, dict(os.environ), lambda: _status(port, "/files/none") is not None) as pid:
+        yield Server("tus-node", told, "127.0.0.1", port, "", [pid])
+
+
+@contextlib.contextmanager
+def tuspyserver() -> Generator[Server]:
+    with _python_peer("tuspyserver", "tuspyserver", {}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def fastapi() -> Generator[Server]:
+    """FastAPI, pydantic and SQLAlchemy's async ORM, on a PostgreSQL of the same build and settings as ours."""
+    postgres = PrivateServer(_fresh("fastapi-postgres"))
+    try:
+        url = postgres.start()
+        with _python_peer("fastapi", "annotations", {"BENCH_DATABASE_URL": url}) as server:
+            if postgres.pid is not None:
+                server.roots.append(postgres.pid)
+            yield server
+    finally:
+        postgres.stop()
+
+
+class PeerMissing(Exception):
+    """A peer is not installed; `./run bench setup` installs it."""
+
+
+@contextlib.contextmanager
+def _python_peer(package: str, module: str, extra: dict[str, str]) -> Generator[Server]:
+    if not PEER_PYTHON.exists():
+        raise PeerMissing(package)
+    data, port = _fresh(f"{package}-data"), _free_port()
+    environment = {**os.environ, "BENCH_FOLDER": str(data), **extra}
+    told = subprocess.run(
+        [PEER_PYTHON, "-c", f"from importlib.metadata import version; print(version('{package}'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    command = [str(PEER_PYTHON), "-m", "uvicorn", "--app-dir", str(PEERS), f"{module}_app:app", "--port", str(port)]
+    command += ["--log-level", "warning", "--no-access-log"]
+    with _process(command, data, environment, lambda: _status(port, "/openapi.json") == 200) as pid:
+        yield Server(package, told, "127.0.0.1", port, "", [pid])
+
+
+@contextlib.contextmanager
+def _process(
+    command: list[str], folder: Path, environment: dict[str, str], answers: Callable[[], bool]
+) -> Generator[int]:
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    try:
+        until = time.monotonic() + START_TIMEOUT_S
+        while not answers():
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{command[0]} did not start: {(folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _fresh(name: str) -> Path:
+    folder = WORK / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _status(port: int, path: str) -> int | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def _json(port: int, method: str, path: str, body: object, headers: dict[str, str]) -> dict[str, object]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json", **headers})
+        response = connection.getresponse()
+        text = response.read()
+        if response.status not in (200, 201):
+            raise RuntimeError(f"{method} {path}: {response.status} {text[:300]!r}")
+        return json.loads(text)
+    finally:
+        connection.close()
+
+
+def _is_below(pid: int, ancestor: int) -> bool:
+    return any(parent.pid == ancestor for parent in psutil.Process(pid).parents())
