@@ -3,7 +3,8 @@ window.config = {
   routerBasename: '/ohif',
   extensions: [],
   modes: [],
-  customizationService: {},
+  // No guided tour over the first image that somebody opens.
+  customizationService: { 'ohif.tours': { $set: [] } },
   showStudyList: true,
   showLoadingIndicator: true,
   strictZSpacingForVolumeViewport: true,

@@ -1,11 +1,12 @@
 /** The studies that one may see, newest first as the server answers them, searched and paged by QIDO-RS. */
-import { Alert, Button, Group, Loader, Select, Table, Text, TextInput } from '@mantine/core';
+import { Button, Group, Loader, Select, Table, Text, TextInput } from '@mantine/core';
 import { useDebouncedValue, useHotkeys } from '@mantine/hooks';
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { type KeyboardEvent, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { queryStudies, type StudySearch } from '../../api/dicom-web';
+import { FailureNotice } from '../../components/failure-notice';
 import {
   type DicomDataset,
   isoDateOf,
@@ -81,14 +82,12 @@ export function StudyListPage() {
 
       <div className={classes.table}>
         {studies.error !== null && (
-          <Alert color="red" variant="light" m="md" title={t('studies.failed')} data-testid="studies-error">
-            <Group justify="space-between">
-              <span>{studies.error.message}</span>
-              <Button size="xs" variant="light" color="red" onClick={() => void studies.refetch()}>
-                {t('studies.retry')}
-              </Button>
-            </Group>
-          </Alert>
+          <FailureNotice
+            title={t('studies.failed')}
+            error={studies.error}
+            onRetry={() => void studies.refetch()}
+            testId="studies-error"
+          />
         )}
         {studies.isSuccess && shown.length === 0 && (
           <div className={classes.empty} data-testid="studies-empty">

@@ -1,10 +1,11 @@
 /** The segmentations of the shown series: each with its segments, volumes, visibility and opacity. */
-import { ActionIcon, Alert, Badge, Loader, Slider, Text, UnstyledButton } from '@mantine/core';
+import { ActionIcon, Badge, Loader, Slider, Text, UnstyledButton } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api, bodyOf, type Segment, type Segmentation } from '../../api/client';
 import { fetchMasks } from '../../api/masks';
+import { FailureNotice } from '../../components/failure-notice';
 import { EyeIcon, EyeOffIcon } from '../../components/icons';
 import { LabelmapOverlay, type OverlaySegment } from './labelmap-overlay';
 import classes from './segmentation-panel.module.css';
@@ -36,9 +37,11 @@ export function SegmentationPanel({ seriesUid, images, view }: Props) {
         {t('segmentation.title')} {segmentations.isFetching && <Loader size={12} />}
       </h2>
       {segmentations.error !== null && (
-        <Alert color="red" variant="light" title={t('segmentation.failed')}>
-          {segmentations.error.message}
-        </Alert>
+        <FailureNotice
+          title={t('segmentation.failed')}
+          error={segmentations.error}
+          onRetry={() => void segmentations.refetch()}
+        />
       )}
       {segmentations.data?.items.length === 0 && (
         <Text size="sm" c="dimmed" px={12}>
@@ -142,11 +145,7 @@ function SegmentationCard(props: {
           {t(`segmentation.state.${segmentation.state}`)}
         </Badge>
       </header>
-      {masks.error !== null && (
-        <Alert color="red" variant="light" title={t('segmentation.masksFailed')}>
-          {masks.error.message}
-        </Alert>
-      )}
+      {masks.error !== null && <FailureNotice title={t('segmentation.masksFailed')} error={masks.error} />}
       <ul className={classes.segments}>
         {segmentation.segments.map((segment) => (
           <SegmentRow

@@ -5,6 +5,7 @@ import { useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { querySeries, queryStudy } from '../../api/dicom-web';
+import { FailureNotice } from '../../components/failure-notice';
 import { type DicomDataset, isoDateOf, numberOf, personNameOf, TAG, textOf } from '../../lib/dicom-json';
 import { hasWebGl2, startEngine } from './engine';
 import { RunModel } from './run-model';
@@ -39,12 +40,7 @@ export function ViewerPage() {
   });
 
   const error = series.error ?? engine.error;
-  if (error !== null)
-    return (
-      <Alert color="red" variant="light" m="md" title={t('viewer.failed')} data-testid="viewer-error">
-        {error.message}
-      </Alert>
-    );
+  if (error !== null) return <FailureNotice title={t('viewer.failed')} error={error} testId="viewer-error" />;
   if (!series.isSuccess || !engine.isSuccess)
     return (
       <Center h="100%">

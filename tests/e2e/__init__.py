@@ -1,0 +1,1 @@
+"""The built web app in a real browser over a real server."""
