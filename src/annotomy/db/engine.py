@@ -109,5 +109,7 @@ async def _teach_json(connection: Any) -> None:
 
 
 def _to_json(value: Any) -> str:
+    if isinstance(value, str):
+        return value  # the queue library encodes by itself; our own columns hold objects and lists, never a bare string
     # PostgreSQL refuses NUL in text and jsonb; real DICOM strings hold it.
     return json.dumps(value, ensure_ascii=False, default=str).replace("\\u0000", "")

@@ -1,0 +1,116 @@
+"""The ingest job: verify, walk, store, book. Doing it twice stores nothing twice, since the store operation knows its bytes."""
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from annotomy.archive.store import Incoming, StoreOutcome, store_instances
+from annotomy.dicom.nifti import NiftiError, nifti_to_dicom
+from annotomy.errors import Problem
+from annotomy.events import Event, emit
+from annotomy.jobs.handlers import HandlerSpec, JobContext
+from annotomy.services import Services
+from annotomy.uploads.errors import ContentMismatch, UnsupportedFile
+from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
+from annotomy.uploads.receive import part_file
+
+
+async def ingest_upload(services: Services, job: IngestUpload, context: JobContext) -> None:
+    async with services.db.read(context.asker) as tx:
+        upload = await tx.fetchrow(
+            "select project_id, filename, sha256, state from uploads where id = $1", job.upload_id
+        )
+    if upload is None or upload["state"] in ("stored", "failed"):
+        async with services.db.write(context.asker) as tx:
+            await context.finish(tx)
+        return
+    path = part_file(services, job.upload_id)
+    await context.report(0.05, "verifying")
+    outcomes: list[StoreOutcome] = []
+    problem: Problem | None = None
+    try:
+        await _verify(path, upload["sha256"])
+        async with services.db.write(context.asker) as tx:
+            await tx.execute(
+                "update uploads set state = 'ingesting' where id = $1 and state = 'verifying'", job.upload_id
+            )
+        source = _incoming(path, upload["filename"] or "file", context, salt=str(upload["project_id"]))
+        outcomes += await store_instances(services, context.asker, upload["project_id"], source)
+    except Problem as error:
+        problem = error
+    if problem is None and not any(outcome.state != "refused" for outcome in outcomes):
+        problem = next((o.problem for o in outcomes if o.problem), None) or Problem("The archive holds no file.")
+    await _book(services, job, context, outcomes, problem)
+    path.unlink(missing_ok=True)
+
+
+async def _verify(path: Path, sha256: str | None) -> None:
+    if sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
+    if found.hexdigest() != sha256.lower():
+        raise ContentMismatch("The file does not hash to the sha256 that was announced.")
+
+
+async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str) -> AsyncIterator[Incoming]:
+    kind = await asyncio.to_thread(kind_of, path)
+    if kind == "dicom":
+        # A copy may be moved into the archive; the part file stays until the end is booked, so that a second try finds it.
+        copy = path.with_suffix(".copy")
+        await asyncio.to_thread(shutil.copyfile, path, copy)
+        yield Incoming(filename, path=copy)
+        copy.unlink(missing_ok=True)
+        return
+    if kind == "nifti":
+        slices = nifti_to_dicom(path, salt=salt)
+        number = 0
+        try:
+            while (data := await asyncio.to_thread(next, slices, None)) is not None:
+                number += 1
+                yield Incoming(f"{filename} slice {number}", data=data)
+        except NiftiError as error:
+            raise UnsupportedFile(str(error)) from error
+        return
+    walk = members(path, kind)
+    count = 0
+    while (member := await next_member(walk)) is not None:
+        count += 1
+        if count % 50 == 0:
+            await context.report(0.5, f"{count} files")
+        yield member
+
+
+async def _book(
+    services: Services, job: IngestUpload, context: JobContext, outcomes: list[StoreOutcome], problem: Problem | None
+) -> None:
+    studies = sorted({o.study_instance_uid for o in outcomes if o.state != "refused"})
+    rows = [
+        (
+            job.upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
+            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None,
+        )
+        for number, o in enumerate(outcomes)
+    ]  # fmt: skip
+    async with services.db.write(context.asker) as tx:
+        await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
+        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8)", rows)
+        project_id = await tx.fetchval(
+            "update uploads set state = $2, problem = $3, study_instance_uids = $4, finished_at = now() where id = $1"
+            " returning project_id",
+            job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
+        )  # fmt: skip
+        event = Event(
+            type="upload.failed" if problem else "upload.stored",
+            object_kind="upload",
+            object_id=str(job.upload_id),
+            project_id=project_id,
+            data={"files": len(rows)},
+        )
+        await emit(tx, event)
+        await context.finish(tx)
+
+
+INGEST = HandlerSpec(IngestUpload, ingest_upload)

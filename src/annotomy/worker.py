@@ -1,0 +1,36 @@
+"""The job worker process: every kind of job that Annotomy knows, taken from the one queue."""
+
+import asyncio
+import signal
+
+import asyncpg
+import structlog
+
+from annotomy.app import open_services
+from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
+from annotomy.jobs.handlers import HandlerSpec
+from annotomy.settings import Settings
+from annotomy.uploads.jobs import INGEST
+
+log = structlog.get_logger(__name__)
+
+HANDLERS: list[HandlerSpec] = [INGEST]
+"""In the order of the features."""
+
+
+async def run_worker(settings: Settings, database_url: str) -> None:
+    """Works until SIGTERM or SIGINT; what is in hand then is finished first. Ends when its connection is lost."""
+    async with open_services(settings, database_url) as services:
+        connection = await asyncpg.connect(database_url)
+        try:
+            queuer = queuer_for(connection, services, HANDLERS)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, queuer.shutdown.set)
+            log.info("worker.started", kinds=[spec.job_type.kind for spec in HANDLERS])
+            await queuer.run(
+                batch_size=BATCH_SIZE, heartbeat_timeout=HEARTBEAT_TIMEOUT, dequeue_timeout=DEQUEUE_TIMEOUT
+            )
+        finally:
+            await connection.close()
+    log.info("worker.ended")
