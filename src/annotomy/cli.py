@@ -49,6 +49,17 @@ def serve() -> None:
 
 
 @main.command()
+def worker() -> None:
+    """Run a job worker alone, beside a server on another host or one with ANNOTOMY_WORKERS_INLINE=0."""
+    from annotomy.logs import configure_logs
+    from annotomy.worker import run_worker
+
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, process="worker")
+    asyncio.run(run_worker(settings, database_url(settings)))
+
+
+@main.command()
 def migrate() -> None:
     """Bring the database to this release's schema."""
     from annotomy.db.migrate import migrate as run_migrations
