@@ -1,0 +1,1 @@
+"""Automatic segmentation: models, the runners that feed them, predictions."""

@@ -1,0 +1,1 @@
+"""Model runners: the code that feeds one kind of model."""
