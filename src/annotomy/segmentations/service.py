@@ -62,6 +62,8 @@ class NewSegmentation:
     segments: Sequence[NewSegment]
     labels: NDArray[Any] | None = None
     masks: Mapping[int, NDArray[np.bool_]] | None = None
+    bricks: MaskSet | None = None
+    """Masks that are bricks already, in place of both."""
     label: str = ""
     state: Literal["proposal", "draft"] = "draft"
     prediction_id: UUID | None = None
@@ -105,7 +107,7 @@ async def create_segmentation(
             segmentation_id, new.label, new.state, list(masks.shape_kji), [float(v) for v in source.affine_lps.flat],
             stored.sop_instance_uid, new.why, actor.user_id, made_at,
         )  # fmt: skip
-        rows = [_segment_row(segment) for segment in new.segments]
+        rows = [segment_row(segment) for segment in new.segments]
         for row in rows:
             row["statistics"] = statistics[row["segment_number"]]
         await write_segments(tx, segmentation_id, 1, rows)
@@ -125,10 +127,12 @@ async def create_segmentation(
 
 def _require_valid(new: NewSegmentation) -> None:
     arrays = [new.labels] if new.labels is not None else list((new.masks or {}).values())
-    if any(array.shape != new.source.shape_kji for array in arrays):
+    shapes = [array.shape for array in arrays] + ([new.bricks.shape_kji] if new.bricks is not None else [])
+    if any(shape != new.source.shape_kji for shape in shapes):
         raise MaskMismatch("The masks have another number of slices, rows or columns than the series.")
     require_segments(new.segments)
-    unknown = set(new.masks or {}) - {segment.number for segment in new.segments}
+    masked = {number for number, _ in new.bricks.bricks} if new.bricks is not None else set(new.masks or {})
+    unknown = masked - {segment.number for segment in new.segments}
     if unknown:
         raise SegmentsInvalid(f"A mask has the number {min(unknown)}, which is no segment.")
 
@@ -156,11 +160,13 @@ def _make(
     new: NewSegmentation, segmentation_id: UUID, made_at: datetime, creator: str
 ) -> tuple[MaskSet, dict[int, Statistics], bytes]:
     numbers = [segment.number for segment in new.segments]
-    if new.labels is not None:
+    if new.bricks is not None:
+        masks = new.bricks
+    elif new.labels is not None:
         masks = of_labels(new.labels, numbers)
     else:
         masks = of_masks(new.masks or {}, new.source.shape_kji)
-    statistics = {n: statistics_of(masks, n, new.source.affine_lps) for n in numbers}
+    statistics = {n: statistics_of(masks.counts(n), new.source.affine_lps) for n in numbers}
     identity = seg_identity(segmentation_id, 1, new.label, made_at, creator)
     return masks, statistics, seg_of(masks, new.segments, new.source, identity)
 
@@ -213,7 +219,7 @@ def seg_of(
     )
 
 
-def _segment_row(segment: NewSegment) -> dict[str, Any]:
+def segment_row(segment: NewSegment) -> dict[str, Any]:
     return {
         "segment_number": segment.number,
         "label": segment.label,
@@ -259,7 +265,10 @@ async def write_bricks(
         "insert into bricks (address, data) values ($1, $2) on conflict do nothing", sorted(by_address.items())
     )
     await tx.executemany(
-        "insert into segment_bricks (segmentation_id, since_version, segment_number, brick_index, address)"
-        " values ($1, $2, $3, $4, $5)",
-        [(segmentation_id, version, *key, brick and brick.address) for key, brick in sorted(changed.items())],
+        "insert into segment_bricks (segmentation_id, since_version, segment_number, brick_index, address, counts)"
+        " values ($1, $2, $3, $4, $5, $6)",
+        [
+            (segmentation_id, version, *key, brick and brick.address, brick and list(brick.counts))
+            for key, brick in sorted(changed.items())
+        ],
     )
