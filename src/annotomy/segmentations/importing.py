@@ -91,9 +91,9 @@ def _read(
                 note += ", fractional values from one half on"
             return masks, _renamed(found, described), note
         form, grid = _label_grid(data, source)
+        masks, segments = _masks_of_grid(grid, source, described)
     except (FormatError, SegError, NotDicom, PixelError) as error:
         raise UnreadableMasks(str(error)) from error
-    masks, segments = _masks_of_grid(grid, source, described)
     return masks, segments, f"imported from {form}"
 
 

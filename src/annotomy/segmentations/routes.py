@@ -131,7 +131,6 @@ async def get_masks(
 @get(
     "/{segmentation_id:uuid}/export",
     operation_id="ExportSegmentation",
-    media_type=body.MEDIA_TYPE,
     opt={"exclude_from_compression": True},
 )
 async def export_segmentation(
@@ -262,12 +261,7 @@ router = Router(
     path="/segmentations",
     tags=["segmentations"],
     route_handlers=[
-        list_segmentations,
-        get_segmentation,
-        list_segments,
-        list_versions,
-        get_statistics,
-        get_masks,
-        export_segmentation,
+        list_segmentations, import_segmentation, get_segmentation, change_segmentation, list_segments, list_versions,
+        save_masks, restore, get_statistics, get_masks, export_segmentation,
     ],
-)
+)  # fmt: skip
