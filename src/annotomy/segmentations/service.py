@@ -174,11 +174,11 @@ def _make(
 def seg_identity(
     segmentation_id: UUID, version: int, label: str, made_at: datetime, creator: str, *, form: str = "BINARY"
 ) -> SegIdentity:
-    """UUID-derived UIDs (PS3.5 B.2): one series for the segmentation, one instance for each version and form."""
-    name = f"version {version}" if form == "BINARY" else f"version {version} as {form}"
+    """UUID-derived UIDs (PS3.5 B.2): one series for each form of the segmentation, one instance for each version."""
+    series = segmentation_id if form == "BINARY" else uuid5(segmentation_id, form)
     return SegIdentity(
-        series_instance_uid=f"2.25.{segmentation_id.int}",
-        sop_instance_uid=f"2.25.{uuid5(segmentation_id, name).int}",
+        series_instance_uid=f"2.25.{series.int}",
+        sop_instance_uid=f"2.25.{uuid5(series, f'version {version}').int}",
         series_number=_SERIES_NUMBER,
         instance_number=version,
         description=label or "Segmentation",
