@@ -17,7 +17,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from annotomy.archive.volume import load_source
+from annotomy.archive.volume import VolumeSource, load_source
 from annotomy.segmentations.service import NewSegmentation, create_segmentation
 from tests.segmentations.placed_series import (
     SEGMENTS,
@@ -296,3 +296,40 @@ async def test_an_image_is_no_segmentation(application: Application) -> None:
     project, client = await started(application, placed)
     answer = await client.send(placed, project.id, file_bytes(placed.instances())[0])
     assert answer.status_code == 422 and "no DICOM segmentation" in answer.json()["detail"]
+
+
+async def test_a_seg_that_arrived_in_the_archive_becomes_a_segmentation_once(application: Application) -> None:
+    from tests.segmentations.placed_series import store
+
+    placed = Placed()
+    project, client = await started(application, placed)
+    masks = some_masks(placed.shape_kji)
+    foreign = dcmread(
+        io.BytesIO((await client.get(f"/{await created(application, project, placed, masks)}/export")).content)
+    )
+    foreign.SOPInstanceUID = foreign.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    foreign.SeriesInstanceUID = generate_uid()
+    await store(application.services, project.admin, project.id, file_bytes([foreign]))
+    body = {"project_id": str(project.id), "sop_instance_uid": str(foreign.SOPInstanceUID)}
+    at = "/api/v1/segmentations/from-archive"
+    first, again = [await application.client.post(at, json=body, headers=client.headers) for _ in range(2)]
+    assert first.status_code == 201, first.text
+    assert first.json()["id"] == again.json()["id"] and first.json()["label"] == "Round trip"
+    assert first.json()["sop_instance_uid"] == foreign.SOPInstanceUID
+    found = await client.masks(first.json()["id"])
+    assert all(np.array_equal(found[number], masks[number]) for number in masks)
+    async with application.services.db.read(project.admin) as tx:
+        assert await tx.fetchval("select count(*) from series where modality = 'SEG'") == 2, "none is written again"
+    image = {
+        **body,
+        "sop_instance_uid": placed_image(
+            await load_source(application.services, project.admin, placed.series_instance_uid)
+        ),
+    }
+    assert (await application.client.post(at, json=image, headers=client.headers)).status_code == 422
+    stranger = await application.headers("stranger")
+    assert (await application.client.post(at, json=body, headers=stranger)).status_code == 404
+
+
+def placed_image(source: VolumeSource) -> str:
+    return source.planes[0].sop_instance_uid

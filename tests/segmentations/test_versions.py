@@ -209,7 +209,10 @@ async def test_who_is_no_member_finds_nothing_and_a_viewer_writes_nothing(applic
     form = {"data": {"metadata": json.dumps(metadata)}, "files": {"file": ("m", b"NRRD0005", "x/y")}}
     reads: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", at + path, {}) for path in ("", "/segments", "/versions", "/statistics", "/masks", "/versions/1/masks")
-    ] + [("GET", f"{at}/export?format={form}", {}) for form in ("seg", "labelmap-seg", "nifti", "nrrd", "rtstruct", "png")]
+    ] + [
+        ("GET", f"{at}/export?format={form}", {})
+        for form in ("seg", "labelmap-seg", "nifti", "nrrd", "rtstruct", "png")
+    ]
     writes: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", f"{at}/versions", {"content": body}),
         ("POST", f"{at}/restore", {"json": {"version": 1}}),

@@ -21,6 +21,7 @@ from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.segmentations import body, edit, export, importing, query
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES
 from annotomy.segmentations.schemas import (
+    ArchivedSegmentation,
     ChangedSegmentation,
     Form,
     ImportMetadata,
@@ -179,6 +180,17 @@ async def import_segmentation(
     return await _answer(services, actor, made, status_code=201)
 
 
+@post("/from-archive", operation_id="ImportSegmentationFromArchive")
+async def import_from_archive(
+    data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[Segmentation]:
+    """A DICOM SEG that the archive holds becomes a segmentation of the series that it references."""
+    made = await importing.import_from_archive(
+        services, actor, data.project_id, data.sop_instance_uid, label=data.label
+    )
+    return await _answer(services, actor, made, status_code=201)
+
+
 @patch("/{segmentation_id:uuid}", operation_id="ChangeSegmentation")
 async def change_segmentation(
     segmentation_id: FromPath[UUID],
@@ -261,7 +273,7 @@ router = Router(
     path="/segmentations",
     tags=["segmentations"],
     route_handlers=[
-        list_segmentations, import_segmentation, get_segmentation, change_segmentation, list_segments, list_versions,
+        list_segmentations, import_segmentation, import_from_archive, get_segmentation, change_segmentation, list_segments, list_versions,
         save_masks, restore, get_statistics, get_masks, export_segmentation,
     ],
 )  # fmt: skip

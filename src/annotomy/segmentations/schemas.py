@@ -114,3 +114,11 @@ class ChangedSegmentation(msgspec.Struct, frozen=True):
 class RestoredVersion(msgspec.Struct, frozen=True):
     version: Annotated[int, msgspec.Meta(ge=1)]
     why: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class ArchivedSegmentation(msgspec.Struct, frozen=True):
+    """A DICOM SEG that the archive holds."""
+
+    project_id: UUID
+    sop_instance_uid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    label: Annotated[str, msgspec.Meta(max_length=200)] = ""
