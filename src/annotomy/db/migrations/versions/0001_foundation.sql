@@ -209,8 +209,10 @@ create table uploads (
   project_id uuid not null references projects,
   filename text not null default '',
   relative_path text not null default '',
-  length bigint,
+  length bigint,                               -- null while the client has not told it (tus creation-defer-length)
   received bigint not null default 0,          -- durable offset: what HEAD reports
+  concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
+  parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   sha256 text,                                 -- what the client said the whole file hashes to
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
