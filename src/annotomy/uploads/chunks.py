@@ -8,6 +8,7 @@ from litestar.exceptions import InternalServerException
 
 from annotomy.errors import BadRequest
 from annotomy.services import Services
+from annotomy.uploads.errors import ConnectionBroken
 
 ADVISED_CHUNK_BYTES = 64 << 20
 """Below the 100 MB at which common proxies cut a request; large enough that its overhead is lost in the transfer."""
@@ -16,12 +17,12 @@ LEAST_CHUNK_BYTES = 5 << 20
 
 
 async def body_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
-    """The body's pieces. Raises ConnectionResetError when the client is gone before its end."""
+    """The body's pieces. Raises ConnectionBroken when the client is gone before its end."""
     try:
         async for piece in request.stream():
             yield piece
     except InternalServerException as gone:  # the framework's word for a disconnect in the body
-        raise ConnectionResetError("the client went away") from gone
+        raise ConnectionBroken("The connection ended before the body did.") from gone
 
 
 def whole_header(request: Request[Any, Any, Any], header: str) -> int:

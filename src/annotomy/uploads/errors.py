@@ -97,3 +97,11 @@ class UploadIncomplete(Problem):
     slug = "upload-incomplete"
     title = "A part is not complete"
     status = 409
+
+
+class ConnectionBroken(Problem):
+    """The connection ended in the middle of the chunk; what had come is kept. Ask HEAD for the offset and go on."""
+
+    slug = "connection-broken"
+    title = "The connection ended too early"
+    status = 400

@@ -15,7 +15,7 @@ from uuid import UUID
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
-from annotomy.errors import BadRequest, Conflict, NotFound, TooLarge
+from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
 from annotomy.events import Event, emit
 from annotomy.jobs.queue import enqueue
 from annotomy.projects.service import project_for_store
@@ -23,6 +23,7 @@ from annotomy.services import Services
 from annotomy.uploads.checksum import Checksum
 from annotomy.uploads.errors import (
     ChecksumMismatch,
+    ConnectionBroken,
     DiskFull,
     OffsetMismatch,
     TooSlow,
@@ -180,16 +181,14 @@ async def receive_chunk(
     return position
 
 
-async def _write(
-    writer: PartWriter, body: AsyncIterator[bytes], limit: int, digest: Checksum | None
-) -> Exception | None:
+async def _write(writer: PartWriter, body: AsyncIterator[bytes], limit: int, digest: Checksum | None) -> Problem | None:
     """What ended the body early, when what came is worth keeping: with a checksum to meet, part of a chunk is not."""
     try:
         async for piece in body:
             if writer.position + len(piece) > limit:
                 raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=limit)
             await writer.add(piece)
-    except (ConnectionError, UploadHandedOver, TooSlow) as ended:
+    except (ConnectionBroken, UploadHandedOver, TooSlow) as ended:
         if digest is not None:
             raise
         return ended
