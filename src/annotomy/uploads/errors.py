@@ -105,3 +105,19 @@ class ConnectionBroken(Problem):
     slug = "connection-broken"
     title = "The connection ended too early"
     status = 400
+
+
+class ManifestTooLong(Problem):
+    """More files than one manifest may name. Send one manifest for each study, say."""
+
+    slug = "manifest-too-long"
+    title = "Too many files in one manifest"
+    status = 413
+
+
+class NotInManifest(Problem):
+    """The upload belongs to a manifest that does not name this file."""
+
+    slug = "not-in-manifest"
+    title = "The manifest does not name this file"
+    status = 422

@@ -33,6 +33,7 @@ from annotomy.uploads.errors import (
     UploadIncomplete,
 )
 from annotomy.uploads.ingest import IngestUpload
+from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
 
 LIFETIME = timedelta(days=7)
@@ -57,6 +58,7 @@ async def create_upload(
     filename: str = "",
     relative_path: str = "",
     project_id: UUID | None = None,
+    manifest_id: UUID | None = None,
     sha256: str | None = None,
     partial: bool = False,
 ) -> UUID:
@@ -70,12 +72,12 @@ async def create_upload(
     await asyncio.to_thread(make_durably, path)
     try:
         async with services.db.write(actor) as tx:
-            project = await project_for_store(tx, actor, project_id)
+            project = await _project(tx, actor, project_id, manifest_id)
             await tx.execute(
-                "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, expires_at)"
-                " values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, manifest_id,"
+                " expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
                 upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256,
-                "partial" if partial else None, services.clock.now() + LIFETIME,
+                "partial" if partial else None, manifest_id, services.clock.now() + LIFETIME,
             )  # fmt: skip
             if length == 0 and not partial:
                 await _hand_over(tx, upload_id, project)
@@ -93,6 +95,7 @@ async def concatenate(
     filename: str,
     relative_path: str,
     project_id: UUID | None,
+    manifest_id: UUID | None,
     sha256: str | None,
 ) -> UUID:
     """A final upload made of complete partial ones, in this order (tus concatenation). Raises UploadIncomplete."""
@@ -105,15 +108,22 @@ async def concatenate(
             raise UploadIncomplete("Each upload that is named must be a complete partial upload.")
         length = sum(rows[part]["length"] for part in parts)
         _require_room(services, length)
-        project = await project_for_store(tx, actor, project_id)
+        project = await _project(tx, actor, project_id, manifest_id)
         await tx.execute(
             "insert into uploads (id, owner_id, project_id, filename, relative_path, length, received, sha256, concat, parts,"
-            " expires_at) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9)",
-            upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts,
+            " manifest_id, expires_at) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9, $10)",
+            upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts, manifest_id,
             services.clock.now() + LIFETIME,
         )  # fmt: skip
         await _hand_over(tx, upload_id, project)
     return upload_id
+
+
+async def _project(tx: WriteTx, actor: Actor, project_id: UUID | None, manifest_id: UUID | None) -> UUID:
+    """A manifest's uploads go where the manifest goes."""
+    if manifest_id is not None:
+        project_id = await project_of_manifest(tx, manifest_id)
+    return await project_for_store(tx, actor, project_id)
 
 
 async def get_upload(tx: ReadTx, upload_id: UUID) -> Any:

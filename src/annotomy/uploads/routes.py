@@ -245,6 +245,7 @@ class _Metadata(msgspec.Struct, frozen=True):
     filename: str = ""
     relative_path: str = ""
     project_id: UUID | None = None
+    manifest_id: UUID | None = None
     sha256: str | None = None
 
     @classmethod
