@@ -15,7 +15,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
-from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -51,7 +51,7 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
         yield Services(
             settings=settings,
             db=db,
-            blobs=FilesystemBlobStore(settings.data_dir / "blobs"),
+            blobs=blob_store(settings),
             runners={},
         )
     finally:
