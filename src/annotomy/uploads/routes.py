@@ -1,6 +1,6 @@
 """/api/v1/uploads: tus 1.0 with its extensions, and the JSON view of an upload.
 
-A request that speaks the IETF draft (it sends `Upload-Complete`) goes to `draft.py`: both move the same offset.
+A request that speaks the IETF draft (it sends `Upload-Complete`) goes to `draft_routes.py`: both move the same offset.
 """
 
 import base64
@@ -19,10 +19,11 @@ from annotomy.actor import Actor
 from annotomy.errors import BadRequest, Unsupported
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, encode_cursor
 from annotomy.services import Services
-from annotomy.uploads import draft, receive
+from annotomy.uploads import draft_routes as draft
+from annotomy.uploads import receive
 from annotomy.uploads.checksum import CHECKSUMS
-from annotomy.uploads.chunks import body_of, upload_limit, whole_header
-from annotomy.uploads.draft import is_draft
+from annotomy.uploads.chunk_routes import body_of, upload_limit, whole_header
+from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
 
 VERSION = "1.0.0"

@@ -13,7 +13,7 @@ from annotomy.actor import Actor
 from annotomy.errors import BadRequest, Unsupported
 from annotomy.services import Services
 from annotomy.uploads import receive
-from annotomy.uploads.chunks import body_of, upload_limit, whole_header
+from annotomy.uploads.chunk_routes import body_of, upload_limit, whole_header
 
 INTEROP_VERSION = "8"
 PARTIAL_TYPE = "application/partial-upload"
