@@ -42,6 +42,7 @@ class FakeModel:
                 time.sleep(0.01)
         if self.name.startswith("waits for "):  # until the test makes the file
             while not Path(self.name.removeprefix("waits for ")).exists():
+                report(0.5)
                 time.sleep(0.01)
         low, middle, high = np.quantile(volume.values, (0.0, 0.5, 0.9))
         labels = (volume.values > middle).astype(np.uint8) + (volume.values > high).astype(np.uint8)

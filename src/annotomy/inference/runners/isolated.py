@@ -239,7 +239,7 @@ def _memory(name: str, size: int) -> Generator[int]:
 
 
 def _write(descriptor: int, values: NDArray[np.float32]) -> None:
-    data = memoryview(values).cast("B")
+    data = values.data.cast("B")
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done : done + IO_PIECE_BYTES], done)
@@ -248,7 +248,7 @@ def _write(descriptor: int, values: NDArray[np.float32]) -> None:
 def _read(descriptor: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A copy: the other side could still change, or cut short, what it shares."""
     found = np.empty(shape, np.uint8)
-    data = memoryview(found).cast("B")
+    data = found.data.cast("B")
     done = 0
     while done < len(data):
         count = os.preadv(descriptor, [data[done : done + IO_PIECE_BYTES]], done)
