@@ -88,8 +88,6 @@ class ModelProcess:
         while not self._turn.acquire(timeout=POLL_S):
             report(0.0)
         try:
-            if self._closed:
-                raise ModelCrashed("The worker was ending.")
             return self._predict(card, factory, volume, report)
         except ModelRefusal:
             raise
@@ -162,6 +160,8 @@ class ModelProcess:
             report(share)
 
     def _started(self) -> socket.socket:
+        if self._closed:
+            raise ModelCrashed("The worker was ending.")
         if self._child is not None and self._child.poll() is None and self._conversation is not None:
             return self._conversation
         self._end()

@@ -281,6 +281,7 @@ create table segmentations (
   updated_at timestamptz not null default now(),
   version integer not null default 1
 );
+create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
 create index segmentations_of_series on segmentations (series_instance_uid, project_id);
 create index segmentations_of_study on segmentations (study_instance_uid, project_id);
 create table segmentation_versions (
@@ -300,6 +301,8 @@ create table segments (
   segment_number integer not null check (segment_number >= 1),
   label text not null,
   code jsonb not null,                         -- {"value", "scheme", "meaning"}
+  category jsonb not null,                     -- the same; CID 7150 (anatomical structure, lesion, ...)
+  algorithm jsonb,                             -- {"name", "version"} of the model; null: drawn by a person
   color text not null,                         -- #rrggbb
   statistics jsonb not null,
   primary key (segmentation_id, version, segment_number),
@@ -318,6 +321,7 @@ create table segment_bricks (
   primary key (segmentation_id, version, segment_number, brick_index),
   foreign key (segmentation_id, version, segment_number) references segments
 );
+create index segment_bricks_of_brick on segment_bricks (address);
 
 -- inference ----------------------------------------------------------------------------------------------------------
 create table predictions (
