@@ -152,9 +152,7 @@ def _coded(items: Any) -> Coded | None:
     """Long codes are in attributes of their own (PS3.3 8.1)."""
     if not items:
         return None
-    value = next(
-        (str(items[0].get(k)) for k in ("CodeValue", "LongCodeValue", "URNCodeValue") if items[0].get(k)), ""
-    )
+    value = next((str(items[0].get(k)) for k in ("CodeValue", "LongCodeValue", "URNCodeValue") if items[0].get(k)), "")
     scheme, meaning = str(items[0].get("CodingSchemeDesignator", "")), str(items[0].get("CodeMeaning", ""))
     return (value, scheme, meaning) if value and scheme and meaning else None
 
