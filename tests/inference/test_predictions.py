@@ -180,7 +180,7 @@ async def test_rights_lost_before_the_job_runs_stop_it(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"model": "nothing"}, {"model": "bright", "version": "0.0.9"}])
-async def test_an_unknown_model_is_told_with_what_there_is(scene: Scene, fields: dict[str, str]) -> None:
+async def test_an_unknown_model_is_told_with_what_there_is(scene: Scene, fields: dict[str, Any]) -> None:
     answer = await scene.ask(**fields)
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:annotomy:problem:unknown-model"
