@@ -86,7 +86,7 @@ def test_statistics_of_bricks_equal_those_of_the_array(mask: NDArray[np.bool_], 
 @given(shapes.flatmap(lambda s: st.lists(arrays.arrays(np.bool_, s), min_size=1, max_size=5)))
 def test_layers_hold_overlapping_segments_without_loss(found: list[NDArray[np.bool_]]) -> None:
     shape = (found[0].shape[0], found[0].shape[1], found[0].shape[2])
-    given_masks = {n: mask for n, mask in enumerate(found, start=1)}
+    given_masks = dict(enumerate(found, start=1))
     layers = layers_of(of_masks(given_masks, shape), list(given_masks))
     for number, mask in given_masks.items():
         assert np.array_equal(sum((layer == number for layer in layers), np.zeros(shape, np.int64)), mask)

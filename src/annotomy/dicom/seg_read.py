@@ -57,6 +57,8 @@ class SegRead:
     frame_of_reference_uid: str
     referenced_series_uids: tuple[str, ...]
     form: str
+    label: str
+    """SeriesDescription, else ContentLabel."""
     segments: tuple[SegSegmentRead, ...]
     frames: tuple[SegFrame, ...]
     dataset: Dataset
@@ -92,6 +94,7 @@ def read_seg(data: bytes) -> SegRead:
             str(item.get("SeriesInstanceUID", "")) for item in dataset.get("ReferencedSeriesSequence") or []
         ),
         form=form,
+        label=str(dataset.get("SeriesDescription", "") or dataset.get("ContentLabel", "") or ""),
         segments=segments,
         frames=frames,
         dataset=dataset,

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from annotomy.actor import Actor
 from annotomy.archive.errors import NotDicom
 from annotomy.archive.parse import parse_instance
+from annotomy.archive.retrieve import locate, read_instance
 from annotomy.archive.volume import VolumeSource, load_source
 from annotomy.dicom.pixels import PixelError
 from annotomy.dicom.seg import Coded
-from annotomy.dicom.seg_read import SegError, SegFrame, SegRead, read_seg
+from annotomy.dicom.seg_read import SEG_CLASSES, SegError, SegFrame, SegRead, read_seg
 from annotomy.errors import NotFound, Problem
 from annotomy.projects.access import Permission, require
 from annotomy.segmentations import nifti_file, nrrd_file, png_file
@@ -77,6 +78,37 @@ async def import_segmentation(services: Services, actor: Actor, wanted: Wanted, 
     return await create_segmentation(services, actor, new)
 
 
+async def import_from_archive(
+    services: Services, actor: Actor, project_id: UUID, sop_instance_uid: str, *, label: str = ""
+) -> UUID:
+    """A SEG that the archive holds, onto the series that it references. The same SEG makes one segmentation in a project."""
+    async with services.db.read(actor) as tx:
+        await require(tx, actor, Permission.SEGMENTATION_WRITE, project_id)
+        [at] = await locate(tx, sop_instance_uid=sop_instance_uid)
+    if at.sop_class_uid not in SEG_CLASSES or at.blob_size > MAX_IMPORT_BYTES:
+        raise UnreadableMasks("The instance is no DICOM segmentation, or larger than is taken in.")
+    data = await read_instance(services, at)
+    try:
+        seg = await asyncio.to_thread(read_seg, data)
+    except SegError as error:
+        raise UnreadableMasks(str(error)) from error
+    if len(seg.referenced_series_uids) != 1:
+        raise MaskMismatch("The segmentation references no series, or several.")
+    source = await load_source(services, actor, seg.referenced_series_uids[0])
+    masks, segments, note = await asyncio.to_thread(_read, data, source, ())
+    new = NewSegmentation(
+        project_id=project_id,
+        source=source,
+        segments=segments,
+        bricks=masks,
+        label=label or seg.label,
+        why=note,
+        id=uuid5(project_id, sop_instance_uid),
+        kept_as=sop_instance_uid,
+    )
+    return await create_segmentation(services, actor, new)
+
+
 def _read(
     data: bytes, source: VolumeSource, described: Sequence[DescribedSegment]
 ) -> tuple[MaskSet, list[NewSegment], str]:
@@ -91,9 +123,9 @@ def _read(
                 note += ", fractional values from one half on"
             return masks, _renamed(found, described), note
         form, grid = _label_grid(data, source)
+        masks, segments = _masks_of_grid(grid, source, described)
     except (FormatError, SegError, NotDicom, PixelError) as error:
         raise UnreadableMasks(str(error)) from error
-    masks, segments = _masks_of_grid(grid, source, described)
     return masks, segments, f"imported from {form}"
 
 

@@ -42,19 +42,24 @@ def match(target_affine: NDArray[np.float64], affine: NDArray[np.float64], shape
     )
     off = np.max(np.abs(corners @ (exact[:3, :3] - turn).T + exact[:3, 3] - shift), axis=0)
     if np.any(off > (IN_PLANE_TOLERANCE, IN_PLANE_TOLERANCE, SLICE_TOLERANCE)):
-        only_shift = np.abs(exact[:3, 3] - shift)
-        if np.any(only_shift > (IN_PLANE_TOLERANCE, IN_PLANE_TOLERANCE, SLICE_TOLERANCE)):
-            raise MaskMismatch("The position differs: the masks lie between the voxels of the series.")
         raise MaskMismatch(_difference(target_affine, affine))
     return Lattice(turn.astype(np.intp), shift.astype(np.intp))
 
 
 def _difference(target_affine: NDArray[np.float64], affine: NDArray[np.float64]) -> str:
-    lengths, own = np.linalg.norm(target_affine[:3, :3], axis=0), np.linalg.norm(affine[:3, :3], axis=0)
+    """Which of three things it is, the plainest first."""
+    lengths, own = (np.linalg.norm(a[:3, :3], axis=0) for a in (target_affine, affine))
     cosines = np.abs((target_affine[:3, :3] / lengths).T @ (affine[:3, :3] / np.maximum(own, 1e-9)))
-    if np.max(np.abs(np.sort(cosines, axis=0)[2] - 1)) > 1e-3:
+    if np.max(1 - np.max(cosines, axis=0)) > _SAME_DIRECTION:
         return "The orientation differs: the axes of the masks are not those of the series."
-    return "The spacing differs: the voxels of the masks have another size than those of the series."
+    if np.max(np.abs(own / lengths[np.argmax(cosines, axis=0)] - 1)) > _SAME_SPACING:
+        return "The spacing differs: the voxels of the masks have another size than those of the series."
+    return "The position differs: the masks lie between the voxels of the series."
+
+
+_SAME_DIRECTION = 1e-5
+"""1 - cosine, for naming a difference only: a quarter of a degree."""
+_SAME_SPACING = 1e-3
 
 
 def on_grid(labels: NDArray[Any], lattice: Lattice, shape_kji: Shape) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.segmentations import body, edit, export, importing, query
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES
 from annotomy.segmentations.schemas import (
+    ArchivedSegmentation,
     ChangedSegmentation,
     Form,
     ImportMetadata,
@@ -131,7 +132,6 @@ async def get_masks(
 @get(
     "/{segmentation_id:uuid}/export",
     operation_id="ExportSegmentation",
-    media_type=body.MEDIA_TYPE,
     opt={"exclude_from_compression": True},
 )
 async def export_segmentation(
@@ -177,6 +177,17 @@ async def import_segmentation(
         metadata.segments,
     )
     made = await importing.import_segmentation(services, actor, wanted, await data.file.read())
+    return await _answer(services, actor, made, status_code=201)
+
+
+@post("/from-archive", operation_id="ImportSegmentationFromArchive")
+async def import_from_archive(
+    data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[Segmentation]:
+    """A DICOM SEG that the archive holds becomes a segmentation of the series that it references."""
+    made = await importing.import_from_archive(
+        services, actor, data.project_id, data.sop_instance_uid, label=data.label
+    )
     return await _answer(services, actor, made, status_code=201)
 
 
@@ -262,12 +273,7 @@ router = Router(
     path="/segmentations",
     tags=["segmentations"],
     route_handlers=[
-        list_segmentations,
-        get_segmentation,
-        list_segments,
-        list_versions,
-        get_statistics,
-        get_masks,
-        export_segmentation,
+        list_segmentations, import_segmentation, import_from_archive, get_segmentation, change_segmentation, list_segments, list_versions,
+        save_masks, restore, get_statistics, get_masks, export_segmentation,
     ],
-)
+)  # fmt: skip

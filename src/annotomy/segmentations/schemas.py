@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 State = Literal["proposal", "draft", "submitted", "approved", "rejected"]
-Form = Literal["seg", "labelmap-seg", "nifti", "nrrd", "png"]
+Form = Literal["seg", "labelmap-seg", "nifti", "nrrd", "rtstruct", "png"]
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -114,3 +114,11 @@ class ChangedSegmentation(msgspec.Struct, frozen=True):
 class RestoredVersion(msgspec.Struct, frozen=True):
     version: Annotated[int, msgspec.Meta(ge=1)]
     why: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class ArchivedSegmentation(msgspec.Struct, frozen=True):
+    """A DICOM SEG that the archive holds."""
+
+    project_id: UUID
+    sop_instance_uid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    label: Annotated[str, msgspec.Meta(max_length=200)] = ""

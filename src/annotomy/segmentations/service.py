@@ -69,6 +69,8 @@ class NewSegmentation:
     prediction_id: UUID | None = None
     why: str = ""
     id: UUID | None = None
+    kept_as: str | None = None
+    """SOP Instance UID of a SEG in the archive that shows these masks already: none is written then."""
 
 
 async def create_segmentation(
@@ -91,21 +93,26 @@ async def create_segmentation(
             return segmentation_id
     made_at = services.clock.now()
     masks, statistics, seg = await asyncio.to_thread(_make, new, segmentation_id, made_at, actor.name)
-    kept = await keep_derived(services, Incoming("segmentation.dcm", data=seg))
+    kept = None if seg is None else await keep_derived(services, Incoming("segmentation.dcm", data=seg))
     async with services.db.write(actor, unrestricted=True) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
-        stored = await write_derived(tx, new.project_id, kept)
-        await tx.execute(
+        made = await tx.fetchval(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, frame_of_reference_uid, label,"
-            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)"
+            " on conflict (id) do nothing returning id",
             segmentation_id, new.project_id, source.study_instance_uid, source.series_instance_uid,
             source.frame_of_reference_uid, new.label, new.state, new.prediction_id, actor.user_id, made_at,
         )  # fmt: skip
+        if made is None:  # another call of the same id was first
+            return segmentation_id
+        sop_instance_uid = new.kept_as
+        if kept is not None:
+            sop_instance_uid = (await write_derived(tx, new.project_id, kept)).sop_instance_uid
         await tx.execute(
             "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps,"
             " sop_instance_uid, why, created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)",
             segmentation_id, new.label, new.state, list(masks.shape_kji), [float(v) for v in source.affine_lps.flat],
-            stored.sop_instance_uid, new.why, actor.user_id, made_at,
+            sop_instance_uid, new.why, actor.user_id, made_at,
         )  # fmt: skip
         rows = [segment_row(segment) for segment in new.segments]
         for row in rows:
@@ -158,7 +165,7 @@ def require_segments(segments: Sequence[NewSegment]) -> None:
 
 def _make(
     new: NewSegmentation, segmentation_id: UUID, made_at: datetime, creator: str
-) -> tuple[MaskSet, dict[int, Statistics], bytes]:
+) -> tuple[MaskSet, dict[int, Statistics], bytes | None]:
     numbers = [segment.number for segment in new.segments]
     if new.bricks is not None:
         masks = new.bricks
@@ -167,6 +174,8 @@ def _make(
     else:
         masks = of_masks(new.masks or {}, new.source.shape_kji)
     statistics = {n: statistics_of(masks.counts(n), new.source.affine_lps) for n in numbers}
+    if new.kept_as is not None:
+        return masks, statistics, None
     identity = seg_identity(segmentation_id, 1, new.label, made_at, creator)
     return masks, statistics, seg_of(masks, new.segments, new.source, identity)
 
@@ -174,11 +183,11 @@ def _make(
 def seg_identity(
     segmentation_id: UUID, version: int, label: str, made_at: datetime, creator: str, *, form: str = "BINARY"
 ) -> SegIdentity:
-    """UUID-derived UIDs (PS3.5 B.2): one series for the segmentation, one instance for each version and form."""
-    name = f"version {version}" if form == "BINARY" else f"version {version} as {form}"
+    """UUID-derived UIDs (PS3.5 B.2): one series for each form of the segmentation, one instance for each version."""
+    series = segmentation_id if form == "BINARY" else uuid5(segmentation_id, form)
     return SegIdentity(
-        series_instance_uid=f"2.25.{segmentation_id.int}",
-        sop_instance_uid=f"2.25.{uuid5(segmentation_id, name).int}",
+        series_instance_uid=f"2.25.{series.int}",
+        sop_instance_uid=f"2.25.{uuid5(series, f'version {version}').int}",
         series_number=_SERIES_NUMBER,
         instance_number=version,
         description=label or "Segmentation",
