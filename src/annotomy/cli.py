@@ -13,6 +13,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
+from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.settings import Settings
 
@@ -33,6 +34,9 @@ class _Commands(click.Group):
 @click.version_option(package_name="annotomy")
 def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
+
+
+main.add_command(model)
 
 
 @main.command()
