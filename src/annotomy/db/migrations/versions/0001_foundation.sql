@@ -339,6 +339,22 @@ create table predictions (
 );
 create index predictions_of_series on predictions (series_instance_uid, project_id);
 
+-- dimse --------------------------------------------------------------------------------------------------------------
+create table dimse_peers (
+  id uuid primary key,
+  ae_title text collate "C" not null unique,
+  network cidr,                                -- where the peer calls from; null: any address
+  user_id uuid not null references users,      -- the principal that it acts as
+  project_id uuid references projects on delete cascade, -- what it stores goes here and it sees only this; null: the principal's
+  may_store boolean not null,
+  may_query boolean not null,
+  may_retrieve boolean not null,
+  host text,                                   -- where it listens: C-MOVE destination, storage commitment results
+  port integer check (port between 1 and 65535),
+  created_at timestamptz not null default now(),
+  check ((host is null) = (port is null))
+);
+
 -- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
 -- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
 -- app.actor and app.project are set by each transaction. The nil UUID is the system itself (jobs and the store
