@@ -6,7 +6,6 @@ import time
 
 import pytest
 from pynetdicom import AE
-from pynetdicom.sop_class import Verification  # pyright: ignore[reportAttributeAccessIssue]
 
 from annotomy.actor import SYSTEM
 from annotomy.dimse.pdu import (
@@ -73,7 +72,7 @@ class RawPeer:
 async def test_echo_is_answered(listener: Listener) -> None:
     def echo() -> int:
         ae = AE(ae_title=PEER_TITLE)
-        ae.add_requested_context(Verification)
+        ae.add_requested_context("1.2.840.10008.1.1")
         association = ae.associate("127.0.0.1", listener.port, ae_title=OUR_TITLE)
         assert association.is_established
         status = association.send_c_echo()

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage, MRImageStorage  # pyright: ignore[reportAttributeAccessIssue]
 
 from annotomy.actor import SYSTEM
 from annotomy.archive.query import Query, query

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -55,12 +56,12 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     return await asyncio.to_thread(work)
 
 
-async def dcmtk(program: str, *arguments: str) -> tuple[int, str]:
+async def dcmtk(program: str, *arguments: str, folder: Path | None = None) -> tuple[int, str]:
     """Exit status and output; skips the test where dcmtk is not installed."""
     if shutil.which(program) is None:
         pytest.skip(f"{program} of dcmtk is not installed")
     process = await asyncio.create_subprocess_exec(
-        program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder
     )
     out, _ = await process.communicate()
     return process.returncode or 0, out.decode("utf-8", "replace")

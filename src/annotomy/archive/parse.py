@@ -6,6 +6,7 @@ Runs in a thread: it reads headers only and never decodes pixels.
 import io
 import re
 import struct
+import unicodedata
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
             "study_instance_uid": uids["StudyInstanceUID"],
             "patient_id": _text(dataset, "PatientID", 128),
             "patient_name": patient_name,
-            "name_key": patient_name.lower(),
+            "name_key": name_key(patient_name),
             "patient_birth_date": _date(dataset, "PatientBirthDate"),
             "patient_sex": _text(dataset, "PatientSex", 16),
             "study_date": study_date,
@@ -137,6 +138,12 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
         header=zstandard.ZstdCompressor(level=3).compress(header),
         frames=frames,
     )
+
+
+def name_key(name: str) -> str:
+    """What names are compared by: without case, composed (NFC), without the empty components at a group's end."""
+    folded = unicodedata.normalize("NFC", name).lower()
+    return "=".join(group.rstrip("^ ") for group in folded.split("=")).rstrip("=")
 
 
 def _refuse_inflation_bomb(file: Any) -> None:

@@ -223,7 +223,7 @@ where id = $1"""
 
 async def _study_row(tx: WriteTx, parsed: ParsedInstance) -> tuple[int, bool]:
     """The study's key and whether it was made just now; its row is locked until the end, which serialises the counts."""
-    find = "select id from studies where study_instance_uid = $1 for update"
+    find = "select id from studies where study_instance_uid = $1 for no key update"
     known = await tx.fetchval(find, parsed.study_instance_uid)
     if known is not None:
         return known, False
@@ -285,6 +285,7 @@ async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: li
         }
         for item in members
     ]
+    assert rows[0].keys() == _KEPT_TYPES.keys(), "a column that parsing gives has no type above"
     columns = [[row[name] for row in rows] for name in _KEPT_TYPES]
     new = {tuple(row) for row in await tx.fetch(_INSERT_INSTANCES, study_id, series_id, *columns)}
     outcomes: dict[int, StoreOutcome] = {}

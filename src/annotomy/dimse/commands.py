@@ -9,7 +9,6 @@ import click
 
 from annotomy.actor import SYSTEM
 from annotomy.db.engine import Database, WriteTx
-from annotomy.dimse.peers import NewPeer, add_peer, list_peers, remove_peer
 
 RIGHTS = ("store", "query", "retrieve")
 T = TypeVar("T")
@@ -65,6 +64,8 @@ def peer_commands(database_url: Callable[[], str]) -> click.Group:
         """Let AE_TITLE call."""
         if (host is None) != (port is None):
             raise click.UsageError("--host and --port come together.")
+        from annotomy.dimse.peers import NewPeer, add_peer
+
         may = set(rights or RIGHTS)
         new = NewPeer(
             ae_title=ae_title,
@@ -83,6 +84,8 @@ def peer_commands(database_url: Callable[[], str]) -> click.Group:
     @group.command("list")
     def show() -> None:
         """Every peer: title, address, user, project, rights, where it listens."""
+        from annotomy.dimse.peers import list_peers
+
         for peer in work(list_peers):
             may = ",".join(right for right in RIGHTS if peer[f"may_{right}"])
             listens = f"{peer['host']}:{peer['port']}" if peer["host"] else "-"
@@ -100,6 +103,8 @@ def peer_commands(database_url: Callable[[], str]) -> click.Group:
     @click.argument("ae_title")
     def remove(ae_title: str) -> None:
         """Do not let AE_TITLE call any more. What it stored stays; associations that stand go on to their end."""
+        from annotomy.dimse.peers import remove_peer
+
         work(lambda tx: remove_peer(tx, ae_title))
         click.echo(f"Peer {ae_title} removed.")
 

@@ -6,7 +6,7 @@ at a time.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,14 @@ class Message:
     data_set: IncomingData | None
     cancelled: bool = field(default=False)
     """Set when a C-CANCEL for it arrives; long operations look at it between two answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A data set that is sent piece by piece; the association is aborted when the pieces do not make up the length."""
+
+    length: int
+    pieces: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +120,11 @@ class Dialogue:
             case ReleaseRequest():
                 await self._finish_tasks()
                 self.layer.write([encode(ReleaseReply())])
+                await self.layer.close()
             case ReleaseReply() if self._released.is_set():
-                pass
+                self.layer.hang_up()
             case _:
                 raise PduError("a PDU that does not belong here", PduError.UNEXPECTED)
-        await self.layer.close()
         return False
 
     async def release(self) -> None:
@@ -215,27 +223,42 @@ class Dialogue:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    async def send(self, context_id: int, command: Command, data_set: bytes | None = None) -> None:
-        """One message whose data set is in memory."""
-        parts = list(self._fragments(context_id, encode_command(command), is_command=True))
-        if data_set is not None:
+    async def send(self, context_id: int, command: Command, data_set: "bytes | Stream | None" = None) -> None:
+        """One message."""
+        parts = self._fragments(context_id, encode_command(command), is_command=True)
+        if isinstance(data_set, bytes):
             parts += self._fragments(context_id, data_set, is_command=False)
         async with self._sending:
             for first in range(0, len(parts), PARTS_PER_WRITE):
                 self.layer.write(parts[first : first + PARTS_PER_WRITE])
                 await self.layer.drain()
+            if isinstance(data_set, Stream):
+                await self._send_stream(context_id, data_set)
 
-    def _fragments(self, context_id: int, data: bytes, *, is_command: bool) -> list[bytes | memoryview]:
+    async def _send_stream(self, context_id: int, stream: "Stream") -> None:
+        sent = 0
+        try:
+            async for piece in stream.pieces:
+                sent += len(piece)
+                self.layer.write(self._fragments(context_id, piece, is_command=False, ends=sent >= stream.length))
+                await self.layer.drain()
+        finally:
+            if sent != stream.length:  # half a message cannot be taken back
+                self.layer.abort(SOURCE_PROVIDER, 0, "broken-stream")
+
+    def _fragments(
+        self, context_id: int, data: bytes, *, is_command: bool, ends: bool = True
+    ) -> list[bytes | memoryview]:
         view, size = memoryview(data), self._fragment_bytes
         parts: list[bytes | memoryview] = []
         for at in range(0, max(len(view), 1), size):
             piece = view[at : at + size]
-            is_last = at + size >= len(view)
+            is_last = ends and at + size >= len(view)
             parts += (data_head(context_id, len(piece), is_command=is_command, is_last=is_last), piece)
         return parts
 
     async def request(
-        self, context_id: int, command: dict[int, Any], data_set: bytes | None, *, timeout_s: float
+        self, context_id: int, command: dict[int, Any], data_set: "bytes | Stream | None", *, timeout_s: float
     ) -> Message:
         """Sends a request under a message id of its own and waits for its one answer. Raises AssociationEnded."""
         self._last_message_id = self._last_message_id % 0xFFFF + 1

@@ -10,9 +10,21 @@ from annotomy.archive.group_commit import GroupCommit
 from annotomy.dimse.command import E, Field, response_to
 from annotomy.dimse.dialogue import Dialogue, Message, Spool
 from annotomy.dimse.incoming_data import MemoryBudget
-from annotomy.dimse.negotiation import VERIFICATION, is_storage, negotiate
+from annotomy.dimse.negotiation import (
+    PATIENT_ROOT_FIND,
+    PATIENT_ROOT_GET,
+    PATIENT_ROOT_MOVE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+    is_storage,
+    negotiate,
+)
 from annotomy.dimse.pdu import APPLICATION_CONTEXT, AssociateReject, AssociateRequest, PduError, encode
 from annotomy.dimse.peers import Peer, find_peer, open_peer
+from annotomy.dimse.query import find
+from annotomy.dimse.retrieve import get, move
 from annotomy.dimse.status import Status, status_of
 from annotomy.dimse.store import instance_head, store
 from annotomy.dimse.upper_layer import SOURCE_PROVIDER, AssociationEnded, UpperLayer
@@ -162,6 +174,18 @@ async def _store(session: Session, message: Message) -> None:
     await store(session.dialogue, session.peer, session.shared.group, message)
 
 
+async def _find(session: Session, message: Message) -> None:
+    await find(session.dialogue, session.services, session.peer, message)
+
+
+async def _get(session: Session, message: Message) -> None:
+    await get(session.dialogue, session.services, session.peer, message)
+
+
+async def _move(session: Session, message: Message) -> None:
+    await move(session.dialogue, session.services, session.peer, message, session.shared.budget)
+
+
 @dataclass(frozen=True, slots=True)
 class _Handler:
     run: Callable[[Session, Message], Awaitable[None]]
@@ -172,4 +196,7 @@ class _Handler:
 HANDLERS: dict[int, _Handler] = {
     Field.C_ECHO_RQ: _Handler(_echo, lambda abstract_syntax: abstract_syntax == VERIFICATION),
     Field.C_STORE_RQ: _Handler(_store, is_storage),
+    Field.C_GET_RQ: _Handler(_get, {PATIENT_ROOT_GET, STUDY_ROOT_GET}.__contains__),
+    Field.C_MOVE_RQ: _Handler(_move, {PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE}.__contains__),
+    Field.C_FIND_RQ: _Handler(_find, {PATIENT_ROOT_FIND, STUDY_ROOT_FIND}.__contains__),
 }

@@ -196,6 +196,11 @@ class UpperLayer(asyncio.Protocol):
             self._serving -= 1
             self._since = time.monotonic()
 
+    def hang_up(self) -> None:
+        """As requestor, after the answer to our release (AR-3): closes at once."""
+        self._end("closed")
+        self._close()
+
     def expire(self, now: float) -> None:
         """Aborts when the deadline of the present state passed."""
         if self.ended or not self._reading:
