@@ -15,7 +15,7 @@ from annotomy.archive.query import Query, query
 from annotomy.archive.retrieve import locate, read_instance
 from annotomy.dicom.part10 import data_set_start
 from annotomy.dimse import incoming_data
-from annotomy.dimse.command import E, Field, encode_command
+from annotomy.dimse.command import E, Field, decode_command, encode_command
 from annotomy.dimse.pdu import AssociateAccept, ProposedContext, ReleaseReply, ReleaseRequest, data_head, encode
 from annotomy.dimse.peers import NewPeer, add_peer
 from annotomy.dimse.server import Listener
@@ -88,19 +88,24 @@ async def store_raw(listener: Listener, file: bytes, data: bytes, *, uid: str | 
     await peer.send(request(ProposedContext(1, str(CTImageStorage), (EXPLICIT,))))
     assert isinstance(await peer.receive(), AssociateAccept)
     await peer.send(store_message(uid or uid_of(file), data))
-    answer: Any = await peer.receive()
-    body = bytes(answer.fragments[0].data)
-    at = body.index(b"\0\0\0\x09\2\0\0\0")
+    status = status_of(await peer.receive())
     await peer.send(encode(ReleaseRequest()))
     assert await peer.receive() == ReleaseReply()
     await peer.close()
-    return int.from_bytes(body[at + 8 : at + 10], "little")
+    return status
 
 
-def store_message(uid: str, data: bytes, message_id: int = 1, fragment: int = 16000) -> bytes:
+def status_of(answer: Any) -> int:
+    """Of a response in one PDU."""
+    return decode_command(bytes(answer.fragments[0].data))[E.STATUS]
+
+
+def store_message(
+    uid: str, data: bytes, message_id: int = 1, fragment: int = 16000, sop_class_uid: str = CTImageStorage
+) -> bytes:
     command = encode_command(
         {
-            E.AFFECTED_SOP_CLASS_UID: str(CTImageStorage), E.COMMAND_FIELD: int(Field.C_STORE_RQ),
+            E.AFFECTED_SOP_CLASS_UID: str(sop_class_uid), E.COMMAND_FIELD: int(Field.C_STORE_RQ),
             E.MESSAGE_ID: message_id, E.PRIORITY: 0, E.DATA_SET_TYPE: 1, E.AFFECTED_SOP_INSTANCE_UID: uid,
         }
     )  # fmt: skip
@@ -177,10 +182,9 @@ async def test_a_window_of_operations_shares_commits(services: Services, listene
     answered: set[int] = set()
     while len(answered) < len(files):
         answer: Any = await peer.receive()
-        body = bytes(answer.fragments[0].data)
-        at, id_at = body.index(b"\0\0\0\x09\2\0\0\0"), body.index(b"\0\0\x20\x01\2\0\0\0")
-        assert body[at + 8 : at + 10] == b"\0\0"
-        answered.add(int.from_bytes(body[id_at + 8 : id_at + 10], "little"))
+        command = decode_command(bytes(answer.fragments[0].data))
+        assert command[E.STATUS] == 0
+        answered.add(command[E.MESSAGE_ID_RESPONDED_TO])
     assert answered == set(range(1, 13))
     await peer.close()
     async with services.db.read(SYSTEM) as tx:

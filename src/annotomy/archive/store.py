@@ -252,6 +252,7 @@ async def _series_row(tx: WriteTx, study_id: int, parsed: ParsedInstance) -> tup
 _INSTANCE_TYPES = {
     "sop_instance_uid": "text", "sop_class_uid": "text", "transfer_syntax_uid": "text", "instance_number": "integer",
     "image_rows": "integer", "image_columns": "integer", "number_of_frames": "integer", "attributes": "jsonb",
+    "data_set_digest": "bytea",
 }  # fmt: skip
 """What parsing says of an instance, as columns."""
 _KEPT_TYPES = {**_INSTANCE_TYPES, "blob_address": "text", "blob_size": "bigint", "header": "bytea", "frames": "bytea"}
@@ -299,12 +300,13 @@ async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: li
             rest.append(item)
     if rest:
         found = await tx.fetch(
-            "select sop_instance_uid, blob_address, series_id from instances where sop_instance_uid = any($1)",
+            "select sop_instance_uid, data_set_digest, series_id from instances where sop_instance_uid = any($1)",
             [item.parsed.sop_instance_uid for item in rest],
         )
-        known = {row["sop_instance_uid"]: (row["blob_address"], row["series_id"]) for row in found}
+        known = {row["sop_instance_uid"]: (row["data_set_digest"], row["series_id"]) for row in found}
         for item in rest:
-            if known[item.parsed.sop_instance_uid] == (item.blob.address, series_id):
+            digest = item.parsed.instance_columns["data_set_digest"]
+            if known[item.parsed.sop_instance_uid] == (digest, series_id):
                 outcomes[id(item)] = item.outcome("already")
             else:
                 problem = DifferentContent("An instance of this UID is kept with another content.")

@@ -56,12 +56,12 @@ class NewPeer:
     port: int | None = None
 
 
-async def find_peer(tx: ReadTx, ae_title: str, address: str) -> Peer | None:
-    """The peer of this title that calls from there and whose principal is active; None refuses it."""
+async def find_peer(tx: ReadTx, ae_title: str, address: str | None) -> Peer | None:
+    """The peer of this title that calls from there (None: wherever) and whose principal is active; None refuses it."""
     row = await tx.fetchrow(
         "select p.user_id, u.username, u.is_admin, p.project_id, p.may_store, p.may_query, p.may_retrieve"
         " from dimse_peers p join users u on u.id = p.user_id"
-        " where p.ae_title = $1 and u.state = 'active' and (p.network is null or p.network >>= $2::text::inet)",
+        " where p.ae_title = $1 and u.state = 'active' and ($2::text is null or p.network is null or p.network >>= $2::text::inet)",
         ae_title, address,
     )  # fmt: skip
     if row is None:

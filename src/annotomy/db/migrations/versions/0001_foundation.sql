@@ -182,6 +182,7 @@ create table instances (
   number_of_frames integer not null default 0, -- 0: no pixel data
   blob_address text collate "C" not null references blobs,
   blob_size bigint not null,
+  data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
   created_at timestamptz not null default now()
 );
