@@ -137,7 +137,7 @@ async def test_a_large_instance_goes_through_a_file(
 
 
 def left_behind(services: Services) -> list[Path]:
-    return list((services.settings.data_dir / "blobs" / "tmp").iterdir())
+    return list((services.settings.spool_dir).iterdir())
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])

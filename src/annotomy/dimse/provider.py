@@ -119,7 +119,7 @@ async def _associate(layer: UpperLayer, shared: Shared, request: AssociateReques
         layer.abort(SOURCE_PROVIDER, PduError.INVALID, "pdu-too-small")
         return
     services = shared.services
-    spool = Spool(services.settings.data_dir / "blobs" / "tmp", services.settings.limits.instance_bytes, instance_head)
+    spool = Spool(services.settings.spool_dir, services.settings.limits.instance_bytes, instance_head)
     session = Session(shared, peer, request)
     session.dialogue = Dialogue(
         layer, contexts, max_length, budget=shared.budget, spool=spool, on_request=session.answer

@@ -40,7 +40,7 @@ class Listener:
 
     async def __aenter__(self) -> "Listener":
         settings = self._services.settings.dimse
-        temporary = self._services.settings.data_dir / "blobs" / "tmp"
+        temporary = self._services.settings.spool_dir
         removed = await asyncio.to_thread(remove_abandoned, temporary)
         self._server = await asyncio.get_running_loop().create_server(
             lambda: _Connection(self), settings.host, settings.port, backlog=BACKLOG, ssl=tls_context(settings)
