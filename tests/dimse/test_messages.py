@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from annotomy.dimse.command import CommandError, E, decode_command, encode_command, has_data_set, response_to
 from annotomy.dimse.dialogue import Message
 from annotomy.dimse.identifiers import read_identifier, write_data_set
-from annotomy.dimse.incoming_data import IncomingData, MemoryBudget, remove_abandoned
+from annotomy.dimse.incoming_data import PIECE_COST_BYTES, IncomingData, MemoryBudget, remove_abandoned
 from annotomy.dimse.negotiation import EXPLICIT, IMPLICIT, STUDY_ROOT_FIND, AcceptedContext, is_kept_syntax, is_storage
 from annotomy.dimse.status import Status
 from annotomy.errors import BadRequest
@@ -118,7 +118,7 @@ def test_every_storage_class_and_syntax_is_known_by_rule() -> None:
 
 def test_what_the_budget_does_not_cover_goes_to_a_file(tmp_path: Path) -> None:
     async def work() -> None:
-        budget = MemoryBudget(1000)
+        budget = MemoryBudget(1000 + PIECE_COST_BYTES)
         first = IncomingData(budget, head=b"head", limit_bytes=10_000, folder=tmp_path)
         second = IncomingData(budget, head=b"head", limit_bytes=10_000, folder=tmp_path)
         assert not first.add(memoryview(b"a" * 900))
@@ -132,8 +132,26 @@ def test_what_the_budget_does_not_cover_goes_to_a_file(tmp_path: Path) -> None:
         assert remove_abandoned(tmp_path) == 0, "a file in use is not abandoned"
         first.discard()
         second.discard()
-        assert budget.take(1000), "all memory came back"
+        assert budget.take(1000 + PIECE_COST_BYTES), "all memory came back"
         assert list(tmp_path.iterdir()) == []
+
+    asyncio.run(work())
+
+
+def test_a_data_set_in_single_bytes_costs_no_more_memory_than_one_in_large_pieces(tmp_path: Path) -> None:
+    async def work() -> None:
+        data = IncomingData(MemoryBudget(100 * PIECE_COST_BYTES), head=b"", limit_bytes=1 << 20, folder=tmp_path)
+        flushed = False
+        for _ in range(200):
+            assert not data.add(memoryview(b""))
+            if data.add(memoryview(b"x")):
+                await data.flush()
+                flushed = True
+        await data.finish()
+        assert flushed
+        assert data.path is not None
+        assert data.path.read_bytes() == b"x" * 200
+        data.discard()
 
     asyncio.run(work())
 

@@ -14,9 +14,9 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from annotomy.dicom.part10 import data_set_start
 from annotomy.dicom.pixels import PixelError, decode_frame
 
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 256 << 20
 """The file, its decoded pixels and what is written of them are in memory together."""
-MAX_PIXEL_BYTES = 2 << 30
+MAX_PIXEL_BYTES = 512 << 20
 
 
 class TranscodeError(ValueError):

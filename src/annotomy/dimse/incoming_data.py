@@ -17,6 +17,8 @@ BUDGET_BYTES = 192 << 20
 """Data sets in memory, of all associations together."""
 FILE_PIECE_BYTES = 4 << 20
 """Written in pieces of about this size: a thread's turn for each PDU would cost more than the writing."""
+PIECE_COST_BYTES = 256
+"""What a piece costs besides its bytes: a sender may cut a data set into single bytes."""
 FILE_PREFIX = "dimse-"
 
 
@@ -60,11 +62,14 @@ class IncomingData:
             self.too_large = True
         if self.too_large or self.failure is not None:
             return self._pending > 0
+        if not piece:
+            return False
+        cost = len(piece) + PIECE_COST_BYTES
         self._parts.append(piece)
-        self._pending += len(piece)
-        if self._file is None and self._budget.take(len(piece)):
-            self._held += len(piece)
-            return self._folder is not None and self.size > IN_MEMORY_BYTES
+        self._pending += cost
+        if self._file is None and self._budget.take(cost):
+            self._held += cost
+            return self._folder is not None and self._held > IN_MEMORY_BYTES
         if self._folder is None:  # what may not go to a file is small; without memory it is refused
             self.too_large = True
         return self._file is None or self._pending >= FILE_PIECE_BYTES

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import asyncpg
 import structlog
 
 from annotomy.actor import SYSTEM
@@ -40,6 +41,8 @@ REJECT_CALLED = AssociateReject(1, 1, 7)
 REJECT_CALLING = AssociateReject(1, 1, 3)
 REJECT_CONTEXT = AssociateReject(1, 1, 2)
 REJECT_VERSION = AssociateReject(1, 2, 2)
+REJECT_CONGESTED = AssociateReject(2, 3, 1)
+"""Transient: the database does not answer now."""
 REJECT_BUSY = AssociateReject(2, 3, 2)
 """Transient: local limit exceeded."""
 
@@ -100,10 +103,14 @@ async def _judge(layer: UpperLayer, shared: Shared, request: AssociateRequest) -
     if request.called_ae_title != settings.ae_title:
         return REJECT_CALLED
     title = request.calling_ae_title
-    async with shared.services.db.read(SYSTEM) as tx:
-        peer = await find_peer(tx, title, layer.peer_address)
-        if peer is None and settings.open:
-            peer = await open_peer(tx, title)
+    try:
+        async with shared.services.db.read(SYSTEM) as tx:
+            peer = await find_peer(tx, title, layer.peer_address)
+            if peer is None and settings.open:
+                peer = await open_peer(tx, title)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        log.warning("dimse.no_database", reason=type(error).__name__)
+        return REJECT_CONGESTED
     if peer is None:
         return REJECT_CALLING
     full = shared.associations >= settings.associations

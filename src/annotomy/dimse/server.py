@@ -22,7 +22,8 @@ CONNECTIONS_BEYOND = 32
 WATCH_S = 1.0
 """How often deadlines are looked at."""
 DRAIN_S = 20.0
-"""At a stop: how long associations may end by themselves before they are aborted."""
+"""At a stop: how long requests in hand may take before their associations are aborted."""
+DRAIN_LOOK_S = 0.2
 
 
 class Listener:
@@ -61,8 +62,12 @@ class Listener:
         assert self._server is not None
         assert self._watch is not None
         self._server.close()
-        if self._layers:
-            await asyncio.wait(self._layers.values(), timeout=self._drain_s)
+        deadline = time.monotonic() + self._drain_s
+        while self._layers and time.monotonic() < deadline:
+            for layer in list(self._layers):
+                if layer.is_idle:  # a request in hand is answered first
+                    layer.abort(SOURCE_PROVIDER, 0, "stopping")
+            await asyncio.wait(self._layers.values(), timeout=DRAIN_LOOK_S)
         for layer in list(self._layers):
             layer.abort(SOURCE_PROVIDER, 0, "stopping")
         if self._layers:
@@ -76,9 +81,16 @@ class Listener:
             log.warning("dimse.cut", peer=layer.peer_address, connections=len(self._layers))
             layer.abort(SOURCE_PROVIDER, 0, "too-many-connections")
             return
-        task = asyncio.create_task(provide(layer, self._shared))
+        task = asyncio.create_task(self._provide(layer))
         self._layers[layer] = task
         task.add_done_callback(lambda _: self._layers.pop(layer))
+
+    async def _provide(self, layer: UpperLayer) -> None:
+        try:
+            await provide(layer, self._shared)
+        except Exception:  # the edge of an association: the others go on
+            log.exception("dimse.association_failed", peer=layer.peer_address)
+            layer.abort(SOURCE_PROVIDER, 0, "failed")
 
     async def _watch_deadlines(self) -> None:
         while True:

@@ -3,6 +3,8 @@
 Success is answered after the commit and never before. Instances of all associations share transactions (group_commit).
 """
 
+import structlog
+
 from annotomy.archive.group_commit import GroupCommit
 from annotomy.archive.store import Incoming
 from annotomy.dicom.part10 import file_head
@@ -12,6 +14,8 @@ from annotomy.dimse.negotiation import AcceptedContext
 from annotomy.dimse.peers import Peer
 from annotomy.dimse.status import Status, status_of
 from annotomy.errors import Problem
+
+log = structlog.get_logger(__name__)
 
 
 def instance_head(context: AcceptedContext, command: Command) -> bytes:
@@ -45,6 +49,9 @@ async def _store(peer: Peer, group: GroupCommit, message: Message) -> tuple[int,
         outcome = await group.store(peer.actor, peer.actor.project_id, incoming)
     except Problem as problem:
         return status_of(problem), problem.title
+    except OSError as error:
+        log.warning("dimse.store_failed", reason=type(error).__name__, errno=error.errno)
+        return Status.OUT_OF_RESOURCES, "the instance could not be written"
     if outcome.problem is not None:
         return status_of(outcome.problem), outcome.problem.title
     return Status.SUCCESS, ""

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 QUEUE_HIGH_BYTES = 512 << 10
 """Received and not yet taken: beyond it we stop reading, so that a fast sender waits in its own kernel."""
 QUEUE_LOW_BYTES = 128 << 10
+FRAGMENT_COST_BYTES = 256
+"""What a fragment costs besides its bytes."""
 CLOSE_WAIT_S = 5.0
 """How long a peer may take to close after the last PDU of an association."""
 SOURCE_USER, SOURCE_PROVIDER = 0, 2
@@ -88,7 +90,7 @@ class UpperLayer(asyncio.Protocol):
         now, began = time.monotonic(), not self._decoder.in_pdu
         try:
             for pdu in self._decoder.feed(data):
-                size = sum(len(one.data) for one in pdu.fragments) if isinstance(pdu, Data) else 0
+                size = sum(len(one.data) + FRAGMENT_COST_BYTES for one in pdu.fragments) if isinstance(pdu, Data) else 0
                 self._queue.append((pdu, size))
                 self._queued_bytes += size
                 began = True
@@ -215,8 +217,9 @@ class UpperLayer(asyncio.Protocol):
             self.abort(SOURCE_PROVIDER, 0, "deadline")
 
     @property
-    def is_gone(self) -> bool:
-        return self._gone.is_set()
+    def is_idle(self) -> bool:
+        """Nothing is in hand and nothing is half received, as far as PDUs tell."""
+        return not self._serving and not self._decoder.in_pdu and not self._queue
 
     def _check(self) -> None:
         if self.ended:
