@@ -12,6 +12,7 @@ import click
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
+from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
@@ -61,6 +62,24 @@ def worker() -> None:
     settings = Settings.from_environment()
     configure_logs(settings.log_level, process="worker")
     asyncio.run(run_worker(settings, database_url(settings)))
+
+
+@main.command()
+def dimse() -> None:
+    """Run the DICOM listener alone, beside a server with ANNOTOMY_DIMSE_PORT=0."""
+    import uvloop
+
+    from annotomy.app import open_services
+    from annotomy.dimse.server import run_listener
+
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, process="dimse")
+
+    async def listen() -> None:
+        async with open_services(settings, database_url(settings)) as services:
+            await run_listener(services)
+
+    uvloop.run(listen())
 
 
 @main.command()
@@ -134,6 +153,9 @@ def database_url(settings: Settings) -> str:
     if url is not None:
         return url
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
+
+
+main.add_command(peer_commands(lambda: database_url(Settings.from_environment())))
 
 
 if __name__ == "__main__":

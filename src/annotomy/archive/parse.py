@@ -6,6 +6,7 @@ Runs in a thread: it reads headers only and never decodes pixels.
 import io
 import re
 import struct
+import unicodedata
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from blake3 import blake3
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import parse_basic_offsets, parse_fragments
@@ -22,6 +24,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from annotomy.archive.errors import NotDicom
+from annotomy.dicom.part10 import MAX_META_BYTES, data_set_start
 
 EARLIEST = datetime(1800, 1, 1)
 """Where studies without a date stand in time order."""
@@ -31,6 +34,7 @@ _PIXEL_TAGS = {Tag(0x7FE00008), Tag(0x7FE00009), Tag(0x7FE00010)}
 MAX_PIXELS = 1 << 34
 """Samples in one instance: rows x columns x frames x samples. A whole-slide level stays below; a lie does not."""
 
+_HASH_PIECE_BYTES = 1 << 20
 MAX_INFLATED_BYTES = 256 << 20
 """A deflated file is read in memory; images of this size are not sent deflated."""
 
@@ -106,7 +110,7 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
             "study_instance_uid": uids["StudyInstanceUID"],
             "patient_id": _text(dataset, "PatientID", 128),
             "patient_name": patient_name,
-            "name_key": patient_name.lower(),
+            "name_key": name_key(patient_name),
             "patient_birth_date": _date(dataset, "PatientBirthDate"),
             "patient_sex": _text(dataset, "PatientSex", 16),
             "study_date": study_date,
@@ -132,11 +136,29 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
             "image_rows": _whole(dataset, "Rows"),
             "image_columns": _whole(dataset, "Columns"),
             "number_of_frames": _number_of_frames(dataset, syntax, frames),
+            "data_set_digest": _data_set_digest(file, syntax),
             "attributes": _json(dataset, INSTANCE_KEYWORDS),
         },
         header=zstandard.ZstdCompressor(level=3).compress(header),
         frames=frames,
     )
+
+
+def _data_set_digest(file: Any, syntax: str) -> bytes:
+    """Two files with the same data set differ by who wrote their meta information; they are the same instance."""
+    file.seek(0)
+    start = data_set_start(file.read(MAX_META_BYTES))
+    file.seek(start)
+    hasher = blake3(syntax.encode())
+    while piece := file.read(_HASH_PIECE_BYTES):
+        hasher.update(piece)
+    return hasher.digest()
+
+
+def name_key(name: str) -> str:
+    """What names are compared by: without case, composed (NFC), without the empty components at a group's end."""
+    folded = unicodedata.normalize("NFC", name).lower()
+    return "=".join(group.rstrip("^ ") for group in folded.split("=")).rstrip("=")
 
 
 def _refuse_inflation_bomb(file: Any) -> None:
