@@ -8,7 +8,7 @@ import mmap
 import re
 import zlib
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,10 @@ def _uid(attributes: Attributes, keyword: str) -> str:
 
 def _date(attributes: Attributes, keyword: str) -> date | None:
     text = attributes.text(keyword, 10).replace(".", "")
+    if not (len(text) == 8 and text.isascii() and text.isdigit()):
+        return None
     try:
-        return datetime.strptime(text, "%Y%m%d").date()
+        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError:
         return None
 
@@ -186,6 +188,6 @@ def _moment(day: date | None, clock: str) -> datetime:
         return EARLIEST
     digits = clock.split(".")[0].ljust(6, "0")[:6]
     try:
-        return datetime.combine(day, datetime.strptime(digits, "%H%M%S").time())
+        return datetime.combine(day, time(int(digits[:2]), int(digits[2:4]), int(digits[4:])))
     except ValueError:
         return datetime.combine(day, datetime.min.time())

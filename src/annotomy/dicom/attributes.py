@@ -13,6 +13,7 @@ from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from annotomy.dicom.scanner import CHARACTER_SET, Scan
@@ -20,8 +21,8 @@ from annotomy.dicom.scanner import CHARACTER_SET, Scan
 MAX_VALUE_BYTES: Final = 16 << 10
 """A longer value is kept in the file and not in the index: what is indexed has at most 64 characters (PS3.5 6.2)."""
 
-_PLAIN = re.compile(rb"[!-\[\]-~](?:[ -\[\]-~]*[!-\[\]-~])?")
-"""Printable ASCII without backslash, and no space at either end."""
+_PLAIN = re.compile(rb"[!-\[\]-~](?:[ -\[\]-~]*[!-\[\]-~])?(?:\\[!-\[\]-~](?:[ -\[\]-~]*[!-\[\]-~])?)*")
+"""Values of printable ASCII, separated by backslashes, none of them empty or with a space at an end."""
 _PLAIN_PN = re.compile(rb"[!-<>-\[\]-~](?:[ -<>-\[\]-~]*[!-<>-\[\]_-~])?")
 """A person name of one component group that does not end in an empty component."""
 _WHOLE = re.compile(rb"-?[0-9]{1,9}")
@@ -42,7 +43,7 @@ def text_of(dataset: Dataset, keyword: str) -> str:
     """The value, several joined by backslashes; empty when it is missing or cannot be read."""
     try:
         value = dataset.get(keyword)
-        values = value if isinstance(value, (list, tuple)) or hasattr(value, "typename") else [value]
+        values = value if isinstance(value, MultiValue) else [value]
         return "\\".join("" if item is None else str(item) for item in values).replace("\0", "").strip()
     except Exception:  # noqa: BLE001 - pydicom's converters raise whatever the bytes provoke; such a value is none
         return ""
@@ -104,10 +105,10 @@ class Attributes:
         vr, value = known
         if vr == "PN":
             return {"vr": vr, "Value": [{"Alphabetic": value.decode("ascii")}]}
-        return {"vr": vr, "Value": [int(value) if vr == "IS" else value.decode("ascii")]}
+        return {"vr": vr, "Value": [int(value)] if vr == "IS" else value.decode("ascii").split("\\")}
 
     def _plain(self, keyword: str) -> tuple[str, bytes] | None:
-        """(VR, value) when it is one value of plain ASCII in the VR that the dictionary names."""
+        """(VR, value) when it is plain ASCII in the VR that the dictionary names."""
         tag, vr = self._wanted[keyword]
         element = self._scan.elements.get(tag)
         if element is None or not self._ascii or element.vr not in (vr, None) or element.length > MAX_VALUE_BYTES:

@@ -95,11 +95,23 @@ def _encapsulated(found: Scan, value_at: int, d: Dimensions) -> bytes:
     elif len(d.extended_offsets) == 8 * d.frames:
         starts = [fragments[0] + offset for offset in struct.unpack(f"<{d.frames}Q", d.extended_offsets)]
     else:
-        raise ScanError("The frames of the compressed pixel data cannot be told apart.")
+        starts = _starts_by_markers(found, fragments, end)
+        if len(starts) != d.frames:
+            raise ScanError("The frames of the compressed pixel data cannot be told apart.")
     if starts[0] != fragments[0] or not set(starts) <= set(fragments) or sorted(set(starts)) != starts:
         raise ScanError("The table of frames does not point at the fragments of the pixel data.")
     stops = [*starts[1:], end]
     return b"".join(struct.pack("<QQ", start, stop - start) for start, stop in zip(starts, stops, strict=True))
+
+
+def _starts_by_markers(found: Scan, fragments: list[int], end: int) -> list[int]:
+    """Without any table: a JPEG, JPEG-LS or JPEG 2000 frame ends in the fragment that ends with its end marker."""
+    starts, begins = list[int](), True
+    for start, stop in zip(fragments, [*fragments[1:], end], strict=True):
+        if begins:
+            starts.append(start)
+        begins = b"\xff\xd9" in found.data[max(start + 8, stop - 10) : stop]
+    return starts
 
 
 def _items(found: Scan, at: int) -> tuple[tuple[int, ...], list[int], int]:

@@ -17,8 +17,11 @@ from mmap import mmap
 from struct import Struct
 from typing import Final
 
-from pydicom.datadict import DicomDictionary, keyword_for_tag
-from pydicom.uid import UID_dictionary
+from pydicom.datadict import (
+    DicomDictionary,  # pyright: ignore[reportPrivateImportUsage] - the table itself: a look-up call takes too long here
+    keyword_for_tag,
+)
+from pydicom.uid import UID_dictionary  # pyright: ignore[reportPrivateImportUsage] - as above
 
 MAX_DEPTH: Final = 32
 """Sequences within sequences. Structured reports reach about ten; readers that recurse break at some hundred."""
@@ -37,7 +40,7 @@ INFLATE_FLOOR_BYTES: Final = 1 << 20
 MAX_INFLATED_BYTES: Final = 256 << 20
 """A deflated file is inflated in memory, whole; images of this size are not sent deflated."""
 
-Buffer = bytes | bytearray | mmap
+Buffer = bytes | mmap
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -199,6 +202,10 @@ class _Walk:
         if self.data[at : at + 2] == b"\0\0" and at + 8 <= size:
             raise ScanError("The file holds elements of a DIMSE command.")
         while at < size:
+            if not found.implicit:
+                at = self._plain_run(at, size)
+                if at == size:
+                    return
             tag, vr, length, value_at = self._element(at, size, found.implicit)
             if tag in PIXEL_TAGS:
                 found.pixels, found.header_end = Element(tag, vr, value_at, length), at
@@ -209,6 +216,30 @@ class _Walk:
             if tag in wanted and length != _UNDEFINED:
                 found.elements[tag] = Element(tag, vr, value_at, length)
             at = end
+
+    def _plain_run(self, at: int, size: int) -> int:
+        """Past the elements with short values in explicit VR, in few steps each: they are nearly all of a header.
+
+        Stops at whatever is not plain, which `header` then takes on.
+        """
+        data, explicit, short, wanted = self.data, self._explicit, _SHORT_VRS, self.wanted
+        groups = {tag >> 16 for tag in wanted}
+        last, count = size - 8, self.count
+        while at <= last and count < MAX_ELEMENTS:
+            group, number, code, length = explicit(data, at)
+            end = at + 8 + length
+            if code not in short or group >= 0x7FE0 or end > size:
+                break
+            if group in groups:
+                tag = group << 16 | number
+                if tag in wanted:
+                    if tag == CHARACTER_SET:
+                        self._check_character_set(_VRS[code], data[at + 8 : end])
+                    self.found.elements[tag] = Element(tag, _VRS[code], at + 8, length)
+            at = end
+            count += 1
+        self.count = count
+        return at
 
     def _element(self, at: int, end: int, implicit: bool) -> tuple[int, str | None, int, int]:
         """(tag, VR, length, where the value begins) of the element at `at`, whose header lies before `end`."""
