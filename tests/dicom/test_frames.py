@@ -29,9 +29,8 @@ def table(
         data=pixel_data, transfer_syntax_uid=syntax, implicit=False, little_endian=True, deflated=False, meta_end=0,
         header_end=0, pixels=Element(0x7FE00010, "OB", 0, told),
     )  # fmt: skip
-    size = Dimensions(
-        **{"rows": 2, "columns": 2, "frames": 1, "samples": 1, "bits": 8, "half_chroma": False} | dimensions
-    )
+    chosen: dict[str, Any] = {"rows": 2, "columns": 2, "frames": 1, "samples": 1, "bits": 8, "half_chroma": False}
+    size = Dimensions(**(chosen | dimensions))
     return list(struct.iter_unpack("<QQ", frame_table(found, size)))
 
 
