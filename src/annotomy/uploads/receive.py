@@ -84,9 +84,18 @@ async def get_upload(tx: ReadTx, upload_id: UUID) -> Any:
 
 
 async def receive_chunk(
-    services: Services, actor: Actor, upload_id: UUID, *, offset: int, body: AsyncIterator[bytes], checksum: str | None
+    services: Services,
+    actor: Actor,
+    upload_id: UUID,
+    *,
+    offset: int,
+    body: AsyncIterator[bytes],
+    checksum: str | None,
+    announced_bytes: int | None = None,
 ) -> int:
     """Appends a chunk and returns the new durable offset. What arrived before a broken connection is kept.
+
+    `announced_bytes` (Content-Length) over the upload's length is refused before any of the body is read.
 
     Raises OffsetMismatch, UploadBusy, TooLarge, ChecksumMismatch.
     """
@@ -100,6 +109,8 @@ async def receive_chunk(
                 upload = await get_upload(tx, upload_id)
             if upload["state"] != "receiving" or offset != upload["received"]:
                 raise OffsetMismatch("The upload stands elsewhere.", offset=upload["received"])
+            if announced_bytes is not None and offset + announced_bytes > upload["length"]:
+                raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=upload["length"])
             return await _append(services, actor, upload, body, check)
         finally:
             await lock.execute("select pg_advisory_unlock(hashtextextended($1, 1))", str(upload_id))

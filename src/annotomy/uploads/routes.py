@@ -83,7 +83,13 @@ async def create(
     offset = 0
     if request.headers.get("content-type") == CHUNK_TYPE and length > 0:
         offset = await receive.receive_chunk(
-            services, actor, upload_id, offset=0, body=_body(request), checksum=request.headers.get("upload-checksum")
+            services,
+            actor,
+            upload_id,
+            offset=0,
+            body=_body(request),
+            checksum=request.headers.get("upload-checksum"),
+            announced_bytes=_announced(request),
         )
     headers = {"Location": f"/api/v1/uploads/{upload_id}", "Tus-Resumable": VERSION, "Upload-Offset": str(offset)}
     return Response(None, status_code=201, headers=headers)
@@ -124,6 +130,7 @@ async def append(
         offset=_whole(request, "upload-offset"),
         body=_body(request),
         checksum=request.headers.get("upload-checksum"),
+        announced_bytes=_announced(request),
     )
     return Response(None, status_code=204, headers={"Tus-Resumable": VERSION, "Upload-Offset": str(offset)})
 
@@ -182,9 +189,14 @@ def _require_version(request: Request[Any, Any, Any]) -> None:
 
 def _whole(request: Request[Any, Any, Any], header: str) -> int:
     text = request.headers.get(header, "")
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise BadRequest(f"The header {header} takes a whole number of bytes.")
     return int(text)
+
+
+def _announced(request: Request[Any, Any, Any]) -> int | None:
+    """Content-Length; None of a body that comes in chunks, whose bytes are counted as they come."""
+    return _whole(request, "content-length") if "content-length" in request.headers else None
 
 
 def _metadata(header: str) -> dict[str, str]:
@@ -195,7 +207,7 @@ def _metadata(header: str) -> dict[str, str]:
     for pair in filter(None, (part.strip() for part in header.split(","))):
         key, _, value = pair.partition(" ")
         try:
-            found[key] = base64.b64decode(value, validate=True).decode()
+            found[key] = base64.b64decode(value, validate=True).decode().replace("\0", "")
         except (binascii.Error, UnicodeDecodeError):
             raise BadRequest(f"Upload-Metadata: the value of {key[:40]} is no base64 of UTF-8 text.") from None
     return found
