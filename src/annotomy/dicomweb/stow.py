@@ -69,7 +69,7 @@ async def _store(
         raise Unsupported('STOW-RS takes multipart/related; type="application/dicom".')
     limit = services.settings.limits.upload_bytes
     announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > limit:
+    if not (announced.isascii() and announced.isdigit() and len(announced) <= 18 and int(announced) <= limit):
         raise TooLarge("The request is over the limit.", limit_bytes=limit)
     try:
         incoming = _incoming(request, services, boundary_of(content_type))
@@ -117,7 +117,7 @@ async def _bounded(request: Request[Any, Any, Any], limit: int) -> AsyncIterator
 async def _spill(services: Services, held: bytearray, rest: AsyncIterator[bytes]) -> Path:
     """What came of a part and all that is to come, in a file beside the blobs."""
     limit = services.settings.limits.instance_bytes
-    path = services.settings.data_dir / "blobs" / "tmp" / f"stow-{secrets.token_hex(16)}"
+    path = services.settings.spool_dir / f"stow-{secrets.token_hex(16)}"
     size = len(held)
     with path.open("xb") as file:
         try:
