@@ -5,7 +5,6 @@ their structure, and nothing here reads what it has not passed.
 """
 
 import mmap
-import re
 import zlib
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -17,11 +16,10 @@ import zstandard
 from annotomy.archive.errors import NotDicom
 from annotomy.dicom.attributes import Attributes, tags_of
 from annotomy.dicom.frames import Dimensions, frame_table
-from annotomy.dicom.scanner import Scan, ScanError, scan
+from annotomy.dicom.scanner import Scan, ScanError, is_uid, scan
 
 EARLIEST = datetime(1800, 1, 1)
 """Where studies without a date stand in time order."""
-_UID = re.compile(r"[0-9.]{1,64}")
 
 # What QIDO-RS answers at each level (PS3.18 10.6.3.3), beside the counts that are computed.
 STUDY_KEYWORDS = (
@@ -83,8 +81,7 @@ def parse_instance(source: bytes | Path) -> ParsedInstance:
 def _parse(found: Scan, file: bytes | mmap.mmap) -> ParsedInstance:
     attributes = Attributes(found, _WANTED)
     uids = {
-        name: _uid(attributes, name)
-        for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+        name: _uid(found, name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
     }
     frames, number_of_frames = b"", 0
     if found.pixels is not None:
@@ -166,11 +163,12 @@ def _dimensions(found: Scan, attributes: Attributes) -> Dimensions:
     )
 
 
-def _uid(attributes: Attributes, keyword: str) -> str:
-    text = attributes.text(keyword, 100)
-    if not _UID.fullmatch(text):
+def _uid(found: Scan, keyword: str) -> str:
+    """As the file says it, without padding: what is cleaned would be another UID than readers of the file see."""
+    value = found.value(_WANTED[keyword][0]) or b""
+    if not is_uid(value):
         raise NotDicom(f"{keyword} is missing or is no UID.")
-    return text
+    return value.rstrip(b"\0 ").decode("ascii")
 
 
 def _date(attributes: Attributes, keyword: str) -> date | None:

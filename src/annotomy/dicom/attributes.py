@@ -5,13 +5,13 @@ faster; everything else goes through pydicom, element by element. Both ways give
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Final
 
 from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
@@ -55,6 +55,20 @@ def json_of(dataset: Dataset, keyword: str) -> dict[str, Any] | None:
         return dataset[keyword].to_json_dict(None, MAX_VALUE_BYTES) if keyword in dataset else None
     except Exception:  # noqa: BLE001 - as above
         return None
+
+
+def whole_json_of(dataset: Dataset, threshold_bytes: int, bulk_handler: Callable[[DataElement], str]) -> dict[str, Any]:
+    """DICOM JSON of a data set. An attribute that breaks the rules of its VR is kept, one that cannot be read is left out.
+
+    (pydicom's own way to leave out what cannot be read drops valid-looking UIDs and dates for a detail of their form.)
+    """
+    found: dict[str, Any] = {}
+    for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over elements, and converts them
+        try:
+            found[f"{tag:08X}"] = dataset[tag].to_json_dict(bulk_handler, threshold_bytes)
+        except Exception:  # noqa: BLE001, S112 - as in text_of
+            continue
+    return found
 
 
 class Attributes:

@@ -16,6 +16,7 @@ from pydicom.uid import UID
 from annotomy.actor import Actor
 from annotomy.archive.decode import FrameSource, decode_frames, frame_source, render
 from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
+from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
 from annotomy.errors import BadRequest, NotFound, Problem
@@ -246,7 +247,7 @@ def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
     def told_by_uri(element: Any) -> str:
         return f"{base}/bulkdata/{int(element.tag):08X}"
 
-    json = header.to_json_dict(BULK_THRESHOLD_BYTES, told_by_uri, suppress_invalid_tags=True)
+    json = whole_json_of(header, BULK_THRESHOLD_BYTES, told_by_uri)
     for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
         json[name] = header[int(name, 16)].to_json_dict(None, 1 << 30)
     if (
