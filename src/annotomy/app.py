@@ -37,12 +37,20 @@ from annotomy.logs import configure_logs
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
 from annotomy.projects.routes import router as projects_router
+from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [jobs_router, identity_router, projects_router, uploads_router, manifests_router]
+API_ROUTERS: list[Router] = [
+    jobs_router,
+    identity_router,
+    projects_router,
+    uploads_router,
+    manifests_router,
+    segmentations_router,
+]
 """Everything under /api/v1, in the order of the features."""
 
 OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
