@@ -23,7 +23,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from annotomy.actor import Actor
-from annotomy.archive.retrieve import MAX_HEADER_BYTES, InstanceLocation, frame_ranges, headers
+from annotomy.archive.retrieve import MAX_HEADER_BYTES, InstanceLocation, frame_tables, headers
 from annotomy.dicom.decoding import Piece, Ready, Reply, Task, receive, send
 from annotomy.dicom.pixels import PixelError
 from annotomy.errors import Unavailable
@@ -53,10 +53,11 @@ class FrameSource:
     ranges: list[tuple[int, int]]
 
 
-async def frame_source(services: Services, actor: Actor, at: InstanceLocation) -> FrameSource:
+async def frame_sources(services: Services, actor: Actor, located: list[InstanceLocation]) -> list[FrameSource]:
+    """In the order of `located`."""
     async with services.db.read(actor) as tx:
-        [header] = await headers(tx, [at])
-        return FrameSource(at, header, await frame_ranges(tx, at))
+        kept, tables = await headers(tx, located), await frame_tables(tx, located)
+    return [FrameSource(*one) for one in zip(located, kept, tables, strict=True)]
 
 
 async def decode_frames(

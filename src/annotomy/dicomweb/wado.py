@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.decode import FrameSource, decode_frames, frame_source, render
+from annotomy.archive.decode import FrameSource, decode_frames, frame_sources, render
 from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
 from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
@@ -220,7 +220,7 @@ async def _picture(
 ) -> Response[bytes]:
     if located.number_of_frames == 0:
         raise NotFound("The instance has no picture.")
-    source = await frame_source(services, actor, located)
+    [source] = await frame_sources(services, actor, [located])
     try:
         body = await render(services, source, frame_number - 1, media_type, window=window, max_side=max_side)
     except PixelError as error:
