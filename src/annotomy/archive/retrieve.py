@@ -92,6 +92,15 @@ async def frame_ranges(tx: ReadTx, location: InstanceLocation) -> list[tuple[int
     return list(struct.iter_unpack("<QQ", packed))
 
 
+async def frame_tables(tx: ReadTx, locations: list[InstanceLocation]) -> list[list[tuple[int, int]]]:
+    """As frame_ranges, of many."""
+    rows = await tx.fetch(
+        "select instance_id, frames from instance_headers where instance_id = any($1)", [at.id for at in locations]
+    )
+    by_id = {row["instance_id"]: row["frames"] for row in rows}
+    return [list(struct.iter_unpack("<QQ", by_id[at.id])) for at in locations]
+
+
 async def read_instance(services: Services, location: InstanceLocation) -> bytes:
     return await services.blobs.read(location.blob_address)
 
