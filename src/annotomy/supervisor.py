@@ -138,7 +138,11 @@ class Supervisor:
         metrics = self._run_dir / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
-        self._effective = {"ANNOTOMY_DATABASE_URL": url, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        self._effective = {
+            "ANNOTOMY_DATABASE_URL": url,
+            "ANNOTOMY_LOG_LEVEL": self._settings.log_level,
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        }
         self._prepared.set()
 
     async def _bind(self) -> socket.socket:

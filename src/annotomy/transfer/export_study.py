@@ -15,10 +15,23 @@ PIECE_BYTES = 1 << 20
 SUFFIXES = {"nifti": ".nii.gz", "seg": ".dcm"}
 
 
-def export_dicom(client: httpx.Client, study_instance_uid: str, folder: Path, *, told: Callable[[Path], None]) -> None:
-    """Each instance as `<series>/<instance>.dcm`. Raises TransferError, and FileExistsError before anything is overwritten."""
+def export_dicom(
+    client: httpx.Client,
+    study_instance_uid: str,
+    folder: Path,
+    *,
+    series_instance_uid: str | None = None,
+    told: Callable[[Path], None],
+) -> None:
+    """Each instance as `<series>/<instance>.dcm`, of the study or one of its series.
+
+    Raises TransferError, and FileExistsError before anything is overwritten.
+    """
+    address = f"/dicom-web/studies/{study_instance_uid}"
+    if series_instance_uid is not None:
+        address += f"/series/{series_instance_uid}"
     headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
-    with client.stream("GET", f"/dicom-web/studies/{study_instance_uid}", headers=headers) as answer:
+    with client.stream("GET", address, headers=headers) as answer:
         if not answer.is_success:
             answer.read()
             raise TransferError(problem_text(answer))

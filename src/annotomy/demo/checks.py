@@ -1,0 +1,121 @@
+"""What must be true of the demo's results, each measured on what the server gives back and compared with a named reference."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from scipy.ndimage import map_coordinates
+
+LEAST_BRAIN_DICE = 0.80
+"""The coarse head model misses part of the cortex; a wrong side, shift or scale falls far below."""
+
+HIPPOCAMPUS_ML = (2.38, 4.41)
+"""Smallest and largest of one hippocampus among the 230 expert masks that the model was trained and validated with."""
+
+
+class CheckFailed(Exception):
+    """A result is not what it should be; the text says what was found and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A segmentation as its NIfTI export has it: labels on a grid in RAS millimetres."""
+
+    labels: NDArray[np.uint8]
+    affine_ras: NDArray[np.float64]
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(abs(np.linalg.det(self.affine_ras[:3, :3]))) / 1000
+
+    @classmethod
+    def from_nifti(cls, data: bytes) -> "Mask":
+        image: Any = nib.Nifti1Image.from_bytes(data)
+        return cls(np.asarray(image.dataobj).astype(np.uint8), np.asarray(image.affine, np.float64))
+
+
+def brain_dice(mask: Mask) -> float:
+    """Overlap with nilearn's MNI152 brain mask (threshold of the shipped template). Raises CheckFailed."""
+    from nilearn.datasets import load_mni152_brain_mask  # takes seconds to import
+
+    reference: Any = load_mni152_brain_mask(resolution=1)
+    expected = _at_voxels_of(mask, np.asarray(reference.dataobj), np.asarray(reference.affine))
+    found = mask.labels > 0
+    dice = 2.0 * float((found & expected).sum()) / float(found.sum() + expected.sum())
+    if dice < LEAST_BRAIN_DICE:
+        raise CheckFailed(f"the brain overlaps the reference with Dice {dice:.3f}; at least {LEAST_BRAIN_DICE} was due")
+    return dice
+
+
+def hippocampi_ml(mask: Mask) -> tuple[float, float]:
+    """Right and left volume, parted at the middle of the head (x = 0 in MNI space). Raises CheckFailed."""
+    found = np.argwhere(mask.labels > 0)
+    x_mm = (mask.affine_ras @ np.c_[found, np.ones(len(found))].T)[0]
+    right, left = (float((x_mm > 0).sum()) * mask.voxel_ml, float((x_mm <= 0).sum()) * mask.voxel_ml)
+    low, high = HIPPOCAMPUS_ML
+    for side, volume in (("right", right), ("left", left)):
+        if not low <= volume <= high:
+            raise CheckFailed(f"the {side} hippocampus has {volume:.2f} mL; experts' masks have {low} to {high}")
+    return right, left
+
+
+def check_dicom_seg(data: bytes, segments: list[dict[str, Any]]) -> None:
+    """The SEG is read by highdicom, and each segment has the name and the voxels that the API told. Raises CheckFailed."""
+    seg: Any = hd.seg.Segmentation.from_dataset(dcmread(io.BytesIO(data)), copy=False)
+    numbers = sorted(seg.segment_numbers)
+    expected = sorted(segment["segment_number"] for segment in segments)
+    if numbers != expected:
+        raise CheckFailed(f"the DICOM SEG holds the segments {numbers}; {expected} were due")
+    volume = seg.get_volume(combine_segments=False, segment_numbers=numbers)
+    counted = (np.asarray(volume.array) > 0).sum(axis=(0, 1, 2))
+    for segment in segments:
+        number, voxels = segment["segment_number"], segment["statistics"]["voxels"]
+        label = seg.get_segment_description(number).segment_label
+        found = int(counted[numbers.index(number)])
+        if label != segment["label"] or found != voxels:
+            raise CheckFailed(
+                f"segment {number} of the DICOM SEG is {label} with {found} voxels;"
+                f" {segment['label']} with {voxels} was due"
+            )
+
+
+def image_of(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A series of parallel slices as (i, j, k) values and its RAS affine, by the plane module (PS3.3 C.7.6.2)."""
+    slices: list[Any] = [dcmread(path) for path in folder.rglob("*.dcm")]
+    along_row, along_column = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
+    normal = np.cross(along_row, along_column)
+    slices.sort(key=lambda one: float(np.array(one.ImagePositionPatient, float) @ normal))
+    first, last = (np.array(one.ImagePositionPatient, float) for one in (slices[0], slices[-1]))
+    row_spacing, column_spacing = map(float, slices[0].PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = along_row * column_spacing, along_column * row_spacing
+    affine[:3, 2] = (last - first) / (len(slices) - 1)
+    affine[:3, 3] = first
+    values = np.stack([one.pixel_array.T * float(one.RescaleSlope) + float(one.RescaleIntercept) for one in slices], -1)
+    return values.astype(np.float32), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
+def on_grid_of(mask: Mask, shape: tuple[int, ...], affine_ras: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The labels at the voxels of an image. Raises CheckFailed when the mask lies outside of it."""
+    target = Mask(np.zeros(shape, np.uint8), affine_ras)
+    found = _at_voxels_of(target, mask.labels, mask.affine_ras, np.uint8)
+    if int((found > 0).sum()) == 0:
+        raise CheckFailed("the segmentation does not lie in its image")
+    return found
+
+
+def _at_voxels_of(
+    mask: Mask, values: NDArray[Any], affine_ras: NDArray[np.float64], kind: type[np.generic] = np.bool_
+) -> NDArray[Any]:
+    """Nearest value of another grid at each voxel centre of the mask; 0 outside of it."""
+    to_other = np.linalg.inv(affine_ras) @ mask.affine_ras
+    grid = np.indices(mask.labels.shape).reshape(3, -1)
+    places = to_other[:3, :3] @ grid + to_other[:3, 3:]
+    sampled = map_coordinates(values.astype(np.uint8), places, order=0, mode="constant", cval=0)
+    return sampled.reshape(mask.labels.shape).astype(kind)
