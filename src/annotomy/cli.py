@@ -13,6 +13,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
+from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
@@ -38,6 +39,7 @@ def main() -> None:
 
 main.add_command(import_command)
 main.add_command(export_command)
+main.add_command(model)
 
 
 @main.command()

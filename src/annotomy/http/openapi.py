@@ -22,15 +22,16 @@ _LEVELS = {
     "series_instance_uid": "OfSeries",
     "sop_instance_uid": "OfInstance",
     "frame_list": "OfFrames",
+    "version": "OfVersion",
 }
 
 
 def per_level(name: str) -> OperationId:
-    """The operation id of a handler that stands at several levels of DICOMweb: each path gets its own."""
+    """The operation id of a handler that stands at several paths (levels of DICOMweb, versions): each gets its own."""
 
     def operation_id(_handler: Any, _method: Any, components: Any) -> str:
         parameters = [component.name for component in components if not isinstance(component, str)]
-        return name + (_LEVELS[parameters[-1]] if parameters else "")
+        return name + (_LEVELS.get(parameters[-1], "") if parameters else "")
 
     return operation_id
 

@@ -20,7 +20,7 @@ create table jobs (
   started_at timestamptz,
   finished_at timestamptz
 );
-create index jobs_of_asker on jobs (asker_id, created_at desc, id desc);
+create index jobs_of_asker on jobs (asker_id, id);           -- ids sort by the time of their making
 create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
@@ -281,6 +281,7 @@ create table segmentations (
   updated_at timestamptz not null default now(),
   version integer not null default 1
 );
+create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
 create index segmentations_of_series on segmentations (series_instance_uid, project_id);
 create index segmentations_of_study on segmentations (study_instance_uid, project_id);
 create table segmentation_versions (
@@ -300,6 +301,8 @@ create table segments (
   segment_number integer not null check (segment_number >= 1),
   label text not null,
   code jsonb not null,                         -- {"value", "scheme", "meaning"}
+  category jsonb not null,                     -- the same; CID 7150 (anatomical structure, lesion, ...)
+  algorithm jsonb,                             -- {"name", "version"} of the model; null: drawn by a person
   color text not null,                         -- #rrggbb
   statistics jsonb not null,
   primary key (segmentation_id, version, segment_number),
@@ -318,6 +321,7 @@ create table segment_bricks (
   primary key (segmentation_id, version, segment_number, brick_index),
   foreign key (segmentation_id, version, segment_number) references segments
 );
+create index segment_bricks_of_brick on segment_bricks (address);
 
 -- inference ----------------------------------------------------------------------------------------------------------
 create table predictions (
@@ -327,17 +331,19 @@ create table predictions (
   project_id uuid not null references projects,
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
-  input_digest bytea,
-  state text not null default 'queued' check (state in ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'refused')),
-  job_id uuid,
+  job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
+  outcome text check (outcome in ('succeeded', 'refused')),
   segmentation_id uuid references segmentations,
-  problem jsonb,
+  problem jsonb,                               -- of a refusal; that of a failure is the job's
+  flags text[] not null default '{}',
   quality jsonb not null default '{}',
+  input_digest bytea,                          -- BLAKE3 of what the model was given
   asked_by uuid not null references users,
   created_at timestamptz not null default now(),
-  finished_at timestamptz
+  check ((outcome = 'succeeded') = (segmentation_id is not null))
 );
-create index predictions_of_series on predictions (series_instance_uid, project_id);
+create index predictions_of_series on predictions (series_instance_uid, project_id, id);
+create index predictions_of_project on predictions (project_id, id);
 
 -- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
 -- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
