@@ -12,6 +12,7 @@ import click
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
+from annotomy.demo.commands import demo_command
 from annotomy.errors import Problem
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
@@ -37,6 +38,7 @@ def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
 
 
+main.add_command(demo_command)
 main.add_command(import_command)
 main.add_command(export_command)
 main.add_command(model)

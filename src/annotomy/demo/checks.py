@@ -1,12 +1,13 @@
 """What must be true of the demo's results, each measured on what the server gives back and compared with a named reference."""
 
 import io
+import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import highdicom as hd
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -25,7 +26,7 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A segmentation as its NIfTI export has it: labels on a grid in RAS millimetres."""
+    """A segmentation as labels on a grid (i, j, k) in RAS millimetres; its segments do not overlap."""
 
     labels: NDArray[np.uint8]
     affine_ras: NDArray[np.float64]
@@ -35,9 +36,29 @@ class Mask:
         return float(abs(np.linalg.det(self.affine_ras[:3, :3]))) / 1000
 
     @classmethod
-    def from_nifti(cls, data: bytes) -> "Mask":
-        image: Any = nib.Nifti1Image.from_bytes(data)
-        return cls(np.asarray(image.dataobj).astype(np.uint8), np.asarray(image.affine, np.float64))
+    def from_masks_body(cls, body: bytes) -> "Mask":
+        """What GET /segmentations/{id}/masks answers: a header, then packed bits for each segment in [k, j, i] order."""
+        header_bytes = struct.unpack_from("<I", body)[0]
+        header = json.loads(body[4 : 4 + header_bytes])
+        k, j, i = header["shape_kji"]
+        labels = np.zeros(k * j * i, np.uint8)
+        for segment in header["segments"]:
+            start = 4 + header_bytes + segment["offset"]
+            bits = np.frombuffer(body, np.uint8, segment["length"], start)
+            labels[np.unpackbits(bits, count=labels.size, bitorder="little") > 0] = segment["segment_number"]
+        affine_lps = np.array(header["affine_lps"], np.float64).reshape(4, 4)
+        return cls(labels.reshape(k, j, i).transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_lps)
+
+
+def check_statistics(mask: Mask, segment: dict[str, Any]) -> None:
+    """The figures that the API tells are those of the mask that it gives. Raises CheckFailed."""
+    voxels = int((mask.labels == segment["segment_number"]).sum())
+    told = segment["statistics"]
+    if voxels != told["voxels"] or abs(voxels * mask.voxel_ml * 1000 - told["volume_mm3"]) > 0.001 * told["volume_mm3"]:
+        raise CheckFailed(
+            f"{segment['label']} has {voxels} voxels in its mask; {told['voxels']} and"
+            f" {told['volume_mm3']:.0f} mm3 were told"
+        )
 
 
 def brain_dice(mask: Mask) -> float:
