@@ -11,7 +11,7 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import affine_transform
 
 LEAST_BRAIN_DICE = 0.80
 """The coarse head model misses part of the cortex; a wrong side, shift or scale falls far below."""
@@ -136,7 +136,8 @@ def _at_voxels_of(
 ) -> NDArray[Any]:
     """Nearest value of another grid at each voxel centre of the mask; 0 outside of it."""
     to_other = np.linalg.inv(affine_ras) @ mask.affine_ras
-    grid = np.indices(mask.labels.shape).reshape(3, -1)
-    places = to_other[:3, :3] @ grid + to_other[:3, 3:]
-    sampled = map_coordinates(values.astype(np.uint8), places, order=0, mode="constant", cval=0)
-    return sampled.reshape(mask.labels.shape).astype(kind)
+    offset: Any = to_other[:3, 3]
+    sampled: Any = affine_transform(
+        values.astype(np.uint8), to_other[:3, :3], offset, output_shape=mask.labels.shape, order=0
+    )
+    return sampled.astype(kind)

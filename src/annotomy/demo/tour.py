@@ -71,10 +71,13 @@ def tour(settings: Settings, *, say: Say, progress: Say) -> Tour:
             project_id = project_named(client, PROJECT, told=lambda text: None)
             head_study, studies = _load(client, project_id, say=say, progress=progress)
             series = _series_of(client, head_study)
-            predictions = _predict(client, project_id, series, say=say, progress=progress)
-            progress("checking")
+            asked = _ask(client, project_id, series, say=say, progress=progress)
             image = _fetch_image(client, head_study, series)
-            results = [_result(client, prediction, head_study, image, folder) for prediction in predictions]
+            results: list[Result] = []
+            for prediction_id in asked:  # one result is checked while the next model runs
+                prediction = _wait(client, prediction_id, say=say, progress=progress)
+                progress("checking", model=prediction["model"])
+                results.append(_result(client, prediction, head_study, image, folder))
             say("checked")
     except (TransferError, samples.SamplesMissing, checks.CheckFailed) as error:
         raise DemoFailed(str(error)) from error
@@ -129,9 +132,9 @@ def _series_of(client: httpx.Client, study_instance_uid: str) -> str:
     return answer.json()[0]["0020000E"]["Value"][0]
 
 
-def _predict(client: httpx.Client, project_id: str, series: str, *, say: Say, progress: Say) -> list[dict[str, Any]]:
-    """One succeeded prediction for each model, in its present version."""
-    asked: dict[str, str] = {}
+def _ask(client: httpx.Client, project_id: str, series: str, *, say: Say, progress: Say) -> list[str]:
+    """A prediction for each model in its present version: one that succeeded earlier, else a new one."""
+    asked: list[str] = []
     for model in MODELS:
         version = body_of(client.get(f"/api/v1/models/{model}"))["version"]
         known = client.get(
@@ -146,12 +149,12 @@ def _predict(client: httpx.Client, project_id: str, series: str, *, say: Say, pr
         ]
         if earlier:
             say("reused", model=model)
-            asked[model] = earlier[0]
+            asked.append(earlier[0])
             continue
         body = {"model": model, "project_id": project_id, "series_instance_uid": series}
-        asked[model] = body_of(client.post("/api/v1/predictions", json=body))["id"]
+        asked.append(body_of(client.post("/api/v1/predictions", json=body))["id"])
         progress("asked", model=model)
-    return [_wait(client, prediction_id, say=say, progress=progress) for prediction_id in asked.values()]
+    return asked
 
 
 def _wait(client: httpx.Client, prediction_id: str, *, say: Say, progress: Say) -> dict[str, Any]:

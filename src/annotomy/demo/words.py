@@ -23,7 +23,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "running": ("{model}: {state} {percent} %", "{model}: {state} {percent} %"),
     "succeeded": ("The model {model} is done", "모델 {model} 이(가) 끝났습니다"),
-    "checking": ("Checking the results", "결과를 확인하는 중"),
+    "checking": ("Checking the result of the model {model}", "모델 {model} 의 결과를 확인하는 중"),
     "checked": ("The results are checked", "결과를 확인했습니다"),
     "failed": ("The demo failed: {reason}", "데모가 실패했습니다: {reason}"),
     "address": ("Address", "주소"),
