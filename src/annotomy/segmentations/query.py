@@ -1,5 +1,6 @@
 """Reading segmentations. Who sees one: a member of its project, while the project holds its study."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -87,7 +88,7 @@ async def get_version(tx: ReadTx, segmentation_id: UUID, version: int | None) ->
     if version is None or version == found["version"]:
         return found
     row = await tx.fetchrow(
-        "select version, shape_kji, affine_lps, sop_instance_uid from segmentation_versions"
+        "select version, label, state, shape_kji, affine_lps, sop_instance_uid from segmentation_versions"
         " where segmentation_id = $1 and version = $2",
         segmentation_id, version,
     )  # fmt: skip
@@ -101,7 +102,7 @@ async def list_versions(tx: ReadTx, segmentation_id: UUID) -> list[Row]:
     """The newest first."""
     await get_segmentation(tx, segmentation_id)
     rows = await tx.fetch(
-        "select n.segmentation_id as id, n.version, n.why, n.created_by, u.username as created_by_name, n.created_at,"
+        "select n.segmentation_id as id, n.version, n.label, n.state, n.why, n.created_by, u.username as created_by_name, n.created_at,"
         " n.sop_instance_uid from segmentation_versions n join users u on u.id = n.created_by"
         " where n.segmentation_id = $1 order by n.version desc",
         segmentation_id,
@@ -111,31 +112,56 @@ async def list_versions(tx: ReadTx, segmentation_id: UUID) -> list[Row]:
 
 async def _with_segments(tx: ReadTx, rows: list[Row]) -> list[Row]:
     segments = await tx.fetch(
-        f"select segmentation_id, version, {SEGMENT_COLUMNS} from segments"
-        " where (segmentation_id, version) in (select * from unnest($1::uuid[], $2::integer[])) order by segment_number",
+        f"select w.id, w.version, {SEGMENT_COLUMNS} from unnest($1::uuid[], $2::integer[]) as w (id, version)"
+        " cross join lateral (select distinct on (segment_number) * from segments"
+        " where segmentation_id = w.id and since_version <= w.version order by segment_number, since_version desc) s"
+        " where not removed order by segment_number",
         [row["id"] for row in rows], [row["version"] for row in rows],
     )  # fmt: skip
     of_version: dict[tuple[UUID, int], list[Row]] = {}
     for segment in segments:
         own = dict(segment)
-        of_version.setdefault((own.pop("segmentation_id"), own.pop("version")), []).append(own)
+        of_version.setdefault((own.pop("id"), own.pop("version")), []).append(own)
     for row in rows:
         row["segments"] = of_version.get((row["id"], row["version"]), [])
     return rows
 
 
-async def read_masks(tx: ReadTx, row: Row, segment_number: int | None = None) -> MaskSet:
-    """The bricks of the version in `row`, which the caller got from `get_version`."""
+_BRICKS_OF_VERSION = (
+    "(select distinct on (segment_number, brick_index) segment_number, brick_index, address from segment_bricks"
+    " where segmentation_id = $1 and since_version <= $2 and ($3::integer[] is null or segment_number = any($3))"
+    " order by segment_number, brick_index, since_version desc) s"
+)
+
+
+async def read_masks(tx: ReadTx, row: Row, segment_numbers: Sequence[int] | None = None) -> MaskSet:
+    """The bricks of the version in `row`, which the caller got from `get_version`; of these segments, or of all."""
     bricks = await tx.fetch(
-        "select s.segment_number, s.brick_index, b.address, b.data from segment_bricks s join bricks b using (address)"
-        " where s.segmentation_id = $1 and s.version = $2 and ($3::integer is null or s.segment_number = $3)",
-        row["id"], row["version"], segment_number,
+        f"select s.segment_number, s.brick_index, b.address, b.data from {_BRICKS_OF_VERSION} join bricks b using (address)",
+        row["id"], row["version"], segment_numbers,
     )  # fmt: skip
     found: dict[BrickKey, Brick] = {
         (b["segment_number"], b["brick_index"]): Brick(b["address"], b["data"]) for b in bricks
     }
     slices, rows, columns = row["shape_kji"]
     return MaskSet((slices, rows, columns), found)
+
+
+async def brick_addresses(tx: ReadTx, segmentation_id: UUID, version: int) -> dict[BrickKey, bytes]:
+    """Which bricks a version consists of, without their data."""
+    rows = await tx.fetch(
+        f"select segment_number, brick_index, address from {_BRICKS_OF_VERSION} where address is not null",
+        segmentation_id, version, None,
+    )  # fmt: skip
+    return {(row["segment_number"], row["brick_index"]): row["address"] for row in rows}
+
+
+def segments_named(row: Row, segment_numbers: Sequence[int]) -> list[Row]:
+    """These segments of the version in `row`. Raises NotFound."""
+    found = [segment for segment in row["segments"] if segment["segment_number"] in segment_numbers]
+    if len(found) < len(set(segment_numbers)):
+        raise NotFound("The segmentation has no segment of this number.")
+    return found
 
 
 def affine_of(row: Row) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from annotomy.dicom.geometry import voxel_volume_mm3
 from annotomy.http.etags import etag
 from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
-from annotomy.segmentations import body, query
-from annotomy.segmentations.schemas import Segment, Segmentation, State, StatisticsAnswer, Version
+from annotomy.segmentations import body, export, query
+from annotomy.segmentations.schemas import Form, Segment, Segmentation, State, StatisticsAnswer, Version
 from annotomy.services import Services
 
 VersionParameter = Annotated[int | None, QueryParameter(ge=1, description="A version; the present one if not given")]
@@ -109,6 +109,24 @@ async def get_masks(
     return Stream(_off_loop(pieces), media_type=body.MEDIA_TYPE, headers=headers)
 
 
+@get("/{segmentation_id:uuid}/export", operation_id="ExportSegmentation", media_type=body.MEDIA_TYPE)
+async def export_segmentation(
+    segmentation_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    form: Annotated[Form, QueryParameter(name="format")] = "seg",
+    version: VersionParameter = None,
+    segment_number: Annotated[int | None, QueryParameter(ge=1, description="One segment alone")] = None,
+) -> Stream:
+    """The masks as a file of another program. Segments that overlap are kept: as layers where the form has one value for
+    each voxel."""
+    made = await export.export_segmentation(
+        services, actor, segmentation_id, form, version=version, segment_number=segment_number
+    )
+    headers = {"Content-Disposition": f'attachment; filename="{made.file_name}"', **PRESENT}
+    return Stream(made.body, media_type=made.media_type, headers=headers)
+
+
 async def _off_loop(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Each piece made in a thread: the loop only sends."""
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
@@ -122,5 +140,13 @@ def _segmentation(row: query.Row) -> Segmentation:
 router = Router(
     path="/segmentations",
     tags=["segmentations"],
-    route_handlers=[list_segmentations, get_segmentation, list_segments, list_versions, get_statistics, get_masks],
+    route_handlers=[
+        list_segmentations,
+        get_segmentation,
+        list_segments,
+        list_versions,
+        get_statistics,
+        get_masks,
+        export_segmentation,
+    ],
 )

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 State = Literal["proposal", "draft", "submitted", "approved", "rejected"]
+Form = Literal["seg", "labelmap-seg", "nifti", "nrrd", "png"]
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -65,6 +66,8 @@ class Segmentation(msgspec.Struct, frozen=True):
 
 class Version(msgspec.Struct, frozen=True):
     version: int
+    label: str
+    state: State
     why: str
     created_by: UUID
     created_by_name: str

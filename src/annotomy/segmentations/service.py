@@ -23,7 +23,7 @@ from annotomy.dicom.geometry import spacing_mm
 from annotomy.dicom.seg import ANATOMICAL_STRUCTURE, Coded, SegIdentity, SegSegment, write_seg
 from annotomy.events import Event, emit
 from annotomy.projects.access import Permission, require, require_study
-from annotomy.segmentations.bricks import MaskSet, of_labels, of_masks
+from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet, of_labels, of_masks
 from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
 from annotomy.segmentations.statistics import Statistics, statistics_of
 from annotomy.services import Services
@@ -100,14 +100,16 @@ async def create_segmentation(
             source.frame_of_reference_uid, new.label, new.state, new.prediction_id, actor.user_id, made_at,
         )  # fmt: skip
         await tx.execute(
-            "insert into segmentation_versions (segmentation_id, version, shape_kji, affine_lps, sop_instance_uid, why,"
-            " created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7)",
-            segmentation_id, list(masks.shape_kji), [float(v) for v in source.affine_lps.flat],
+            "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps,"
+            " sop_instance_uid, why, created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            segmentation_id, new.label, new.state, list(masks.shape_kji), [float(v) for v in source.affine_lps.flat],
             stored.sop_instance_uid, new.why, actor.user_id, made_at,
         )  # fmt: skip
         rows = [_segment_row(segment) for segment in new.segments]
-        await write_segments(tx, segmentation_id, 1, rows, statistics)
-        await write_bricks(tx, segmentation_id, 1, masks)
+        for row in rows:
+            row["statistics"] = statistics[row["segment_number"]]
+        await write_segments(tx, segmentation_id, 1, rows)
+        await write_bricks(tx, segmentation_id, 1, dict(masks.bricks))
         event = Event(
             type="segmentation.created",
             object_kind="segmentation",
@@ -163,11 +165,14 @@ def _make(
     return masks, statistics, seg_of(masks, new.segments, new.source, identity)
 
 
-def seg_identity(segmentation_id: UUID, version: int, label: str, made_at: datetime, creator: str) -> SegIdentity:
-    """UUID-derived UIDs (PS3.5 B.2): one series for the segmentation, one instance for each version."""
+def seg_identity(
+    segmentation_id: UUID, version: int, label: str, made_at: datetime, creator: str, *, form: str = "BINARY"
+) -> SegIdentity:
+    """UUID-derived UIDs (PS3.5 B.2): one series for the segmentation, one instance for each version and form."""
+    name = f"version {version}" if form == "BINARY" else f"version {version} as {form}"
     return SegIdentity(
         series_instance_uid=f"2.25.{segmentation_id.int}",
-        sop_instance_uid=f"2.25.{uuid5(segmentation_id, f'version {version}').int}",
+        sop_instance_uid=f"2.25.{uuid5(segmentation_id, name).int}",
         series_number=_SERIES_NUMBER,
         instance_number=version,
         description=label or "Segmentation",
@@ -226,33 +231,35 @@ def code_json(code: Coded) -> dict[str, str]:
 
 
 async def write_segments(
-    tx: WriteTx,
-    segmentation_id: UUID,
-    version: int,
-    rows: Sequence[dict[str, Any]],
-    statistics: Mapping[int, Statistics],
+    tx: WriteTx, segmentation_id: UUID, version: int, rows: Sequence[dict[str, Any]], *, removed: bool = False
 ) -> None:
+    """What segments are since this version."""
     await tx.executemany(
-        "insert into segments (segmentation_id, version, segment_number, label, code, category, algorithm, color, statistics)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into segments (segmentation_id, since_version, segment_number, label, code, category, algorithm, color,"
+        " statistics, removed) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         [
             (
                 segmentation_id, version, row["segment_number"], row["label"], row["code"], row["category"],
-                row["algorithm"], row["color"], statistics[row["segment_number"]],
+                row["algorithm"], row["color"], row["statistics"], removed,
             )
             for row in rows
         ],
     )  # fmt: skip
 
 
-async def write_bricks(tx: WriteTx, segmentation_id: UUID, version: int, masks: MaskSet) -> None:
-    """Bricks that are stored already are shared; in one order for everyone, so that no two writers wait in a circle."""
-    by_address = {brick.address: brick.data for brick in masks.bricks.values()}
+async def write_bricks(
+    tx: WriteTx, segmentation_id: UUID, version: int, changed: Mapping[BrickKey, Brick | None]
+) -> None:
+    """The bricks that are others since this version (None: without a voxel). What is stored already is shared.
+
+    In one order for everyone, so that no two writers wait for each other in a circle.
+    """
+    by_address = {brick.address: brick.data for brick in changed.values() if brick is not None}
     await tx.executemany(
         "insert into bricks (address, data) values ($1, $2) on conflict do nothing", sorted(by_address.items())
     )
     await tx.executemany(
-        "insert into segment_bricks (segmentation_id, version, segment_number, brick_index, address)"
+        "insert into segment_bricks (segmentation_id, since_version, segment_number, brick_index, address)"
         " values ($1, $2, $3, $4, $5)",
-        [(segmentation_id, version, *key, brick.address) for key, brick in sorted(masks.bricks.items())],
+        [(segmentation_id, version, *key, brick and brick.address) for key, brick in sorted(changed.items())],
     )

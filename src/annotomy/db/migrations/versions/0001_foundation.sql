@@ -287,26 +287,30 @@ create index segmentations_of_study on segmentations (study_instance_uid, projec
 create table segmentation_versions (
   segmentation_id uuid not null references segmentations,
   version integer not null,
+  label text not null,
+  state text not null,
   shape_kji integer[] not null,
   affine_lps double precision[] not null,      -- 16 numbers, row by row: voxel index (i, j, k, 1) to LPS mm
-  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive
+  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive; null: none was written
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
   primary key (segmentation_id, version)
 );
+-- A version holds only what changed: a segment or brick is as the row with the greatest since_version up to it says.
 create table segments (
   segmentation_id uuid not null,
-  version integer not null,
-  segment_number integer not null check (segment_number >= 1),
+  segment_number integer not null check (segment_number between 1 and 65535),
+  since_version integer not null,
+  removed boolean not null default false,      -- not part of the segmentation since this version
   label text not null,
   code jsonb not null,                         -- {"value", "scheme", "meaning"}
   category jsonb not null,                     -- the same; CID 7150 (anatomical structure, lesion, ...)
   algorithm jsonb,                             -- {"name", "version"} of the model; null: drawn by a person
   color text not null,                         -- #rrggbb
   statistics jsonb not null,
-  primary key (segmentation_id, version, segment_number),
-  foreign key (segmentation_id, version) references segmentation_versions
+  primary key (segmentation_id, segment_number, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
 create table bricks (
   address bytea primary key,                   -- BLAKE3 of the packed bits before compression
@@ -314,12 +318,12 @@ create table bricks (
 );
 create table segment_bricks (
   segmentation_id uuid not null,
-  version integer not null,
   segment_number integer not null,
-  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15; bricks without a voxel have no row
-  address bytea not null references bricks,
-  primary key (segmentation_id, version, segment_number, brick_index),
-  foreign key (segmentation_id, version, segment_number) references segments
+  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15
+  since_version integer not null,
+  address bytea references bricks,             -- null: without a voxel since this version
+  primary key (segmentation_id, segment_number, brick_index, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
 create index segment_bricks_of_brick on segment_bricks (address);
 
