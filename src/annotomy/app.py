@@ -15,7 +15,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
-from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -38,6 +38,7 @@ from annotomy.projects.routes import router as projects_router
 from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
+from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
 API_ROUTERS: list[Router] = [
@@ -45,6 +46,7 @@ API_ROUTERS: list[Router] = [
     identity_router,
     projects_router,
     uploads_router,
+    manifests_router,
     segmentations_router,
     *inference_routers,
 ]
@@ -63,7 +65,7 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
         yield Services(
             settings=settings,
             db=db,
-            blobs=FilesystemBlobStore(settings.data_dir / "blobs"),
+            blobs=blob_store(settings),
             runners=installed_runners(models),
         )
     finally:

@@ -355,6 +355,57 @@ export interface paths {
         patch: operations["AppendToUpload"];
         trace?: never;
     };
+    "/api/v1/study-manifests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** CreateManifest */
+        post: operations["CreateStudyManifest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/study-manifests/{manifest_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetManifest */
+        get: operations["GetStudyManifest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/study-manifests/{manifest_id}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListFiles */
+        get: operations["ListStudyManifestFiles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/segmentations": {
         parameters: {
             query?: never;
@@ -715,7 +766,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/metadata": {
+    "/dicom-web/studies/{study_instance_uid}/metadata": {
         parameters: {
             query?: never;
             header?: never;
@@ -723,7 +774,7 @@ export interface paths {
             cookie?: never;
         };
         /** Metadata */
-        get: operations["RetrieveMetadataOfSeries"];
+        get: operations["RetrieveMetadataOfStudy"];
         put?: never;
         post?: never;
         delete?: never;
@@ -749,7 +800,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/metadata": {
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/metadata": {
         parameters: {
             query?: never;
             header?: never;
@@ -757,24 +808,7 @@ export interface paths {
             cookie?: never;
         };
         /** Metadata */
-        get: operations["RetrieveMetadataOfStudy"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Instances */
-        get: operations["RetrieveInstancesOfInstance"];
+        get: operations["RetrieveMetadataOfSeries"];
         put?: never;
         post?: never;
         delete?: never;
@@ -800,6 +834,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Instances */
+        get: operations["RetrieveInstancesOfInstance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}": {
         parameters: {
             query?: never;
@@ -817,23 +868,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/rendered": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Rendered */
-        get: operations["RetrieveRenderedOfInstance"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}/rendered": {
         parameters: {
             query?: never;
@@ -843,6 +877,23 @@ export interface paths {
         };
         /** Rendered */
         get: operations["RetrieveRenderedOfFrames"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/rendered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rendered */
+        get: operations["RetrieveRenderedOfInstance"];
         put?: never;
         post?: never;
         delete?: never;
@@ -969,6 +1020,37 @@ export interface components {
             username: string;
             password: string;
         };
+        /** Manifest */
+        Manifest: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            /** @enum {string} */
+            state: "incomplete" | "complete";
+            missing: string[];
+            counts: {
+                [key: string]: number;
+            };
+            study_instance_uids: string[];
+        };
+        /** ManifestFile */
+        ManifestFile: {
+            path: string;
+            size: number;
+            blake3?: string | null;
+            sha256?: string | null;
+        };
+        /** ManifestFileState */
+        ManifestFileState: {
+            path: string;
+            state: string;
+            study_instance_uid: string | null;
+            sop_instance_uid: string | null;
+            problem: {
+                [key: string]: unknown;
+            } | null;
+        };
         /** Me */
         Me: {
             /** Format: uuid */
@@ -1031,6 +1113,11 @@ export interface components {
             parameters?: {
                 [key: string]: unknown;
             };
+        };
+        /** NewManifest */
+        NewManifest: {
+            files: components["schemas"]["ManifestFile"][];
+            project_id?: string | null;
         };
         /** NewMember */
         NewMember: {
@@ -1133,6 +1220,12 @@ export interface components {
         /** Page[Version] */
         "Page_annotomy.segmentations.schemas.Version_": {
             items: components["schemas"]["Version"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ManifestFileState] */
+        "Page_annotomy.uploads.manifests.ManifestFileState_": {
+            items: components["schemas"]["ManifestFileState"][];
             next: string | null;
             total: number | null;
         };
@@ -1278,7 +1371,7 @@ export interface components {
             /** Format: uuid */
             project_id: string;
             offset: number;
-            length: number;
+            length: number | null;
             files: components["schemas"]["UploadFile"][];
             study_instance_uids: string[];
             problem: {
@@ -2135,7 +2228,10 @@ export interface operations {
     };
     ListUploads: {
         parameters: {
-            query?: never;
+            query?: {
+                limit?: number;
+                cursor?: string | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2149,6 +2245,21 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_annotomy.uploads.routes.Upload_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
                 };
             };
         };
@@ -2313,6 +2424,122 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateStudyManifest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewManifest"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Manifest"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetStudyManifest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                manifest_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Manifest"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListStudyManifestFiles: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                manifest_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.uploads.manifests.ManifestFileState_"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {
@@ -3118,8 +3345,8 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                study_instance_uid: string;
                 series_instance_uid: string;
+                study_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3188,13 +3415,12 @@ export interface operations {
             };
         };
     };
-    RetrieveMetadataOfSeries: {
+    RetrieveMetadataOfStudy: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
-                series_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3265,12 +3491,13 @@ export interface operations {
             };
         };
     };
-    RetrieveMetadataOfStudy: {
+    RetrieveMetadataOfSeries: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
+                series_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3283,6 +3510,44 @@ export interface operations {
                 };
                 content: {
                     "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RetrieveInstancesOfSeries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -3341,95 +3606,15 @@ export interface operations {
             };
         };
     };
-    RetrieveInstancesOfSeries: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                study_instance_uid: string;
-                series_instance_uid: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Stream Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
     RetrieveFrames: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 frame_list: string;
-                study_instance_uid: string;
                 series_instance_uid: string;
                 sop_instance_uid: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": string;
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
-    RetrieveRenderedOfInstance: {
-        parameters: {
-            query?: {
-                /** @description centre,width[,function] in modality units */
-                window?: string | null;
-            };
-            header?: never;
-            path: {
                 study_instance_uid: string;
-                series_instance_uid: string;
-                sop_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3469,10 +3654,52 @@ export interface operations {
             };
             header?: never;
             path: {
+                series_instance_uid: string;
+                frame_list: string;
+                sop_instance_uid: string;
                 study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RetrieveRenderedOfInstance: {
+        parameters: {
+            query?: {
+                /** @description centre,width[,function] in modality units */
+                window?: string | null;
+            };
+            header?: never;
+            path: {
                 series_instance_uid: string;
                 sop_instance_uid: string;
-                frame_list: string;
+                study_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3509,8 +3736,8 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                study_instance_uid: string;
                 series_instance_uid: string;
+                study_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3584,8 +3811,8 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                study_instance_uid: string;
                 series_instance_uid: string;
+                study_instance_uid: string;
                 sop_instance_uid: string;
             };
             cookie?: never;
