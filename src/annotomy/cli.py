@@ -16,6 +16,7 @@ from annotomy.demo.commands import demo_command
 from annotomy.errors import Problem
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.commands import doctor_command
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
 
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 main.add_command(demo_command)
+main.add_command(doctor_command)
 main.add_command(import_command)
 main.add_command(export_command)
 main.add_command(model)
