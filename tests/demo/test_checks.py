@@ -49,7 +49,7 @@ def test_hippocampi_are_told_apart_and_judged_by_their_volume() -> None:
     labels[:40, 0, 0] = 1
     labels[60:, 0, :2] = 2
     right_left = (80 * 30 / 1000, 40 * 30 / 1000)
-    with pytest.raises(CheckFailed, match="left hippocampus has 1.20 mL"):
+    with pytest.raises(CheckFailed, match=r"left hippocampus has 1\.20 mL"):
         checks.hippocampi_ml(Mask(labels, affine))
     labels[:40, 0, :3] = 1
     assert checks.hippocampi_ml(Mask(labels, affine)) == pytest.approx((right_left[0], 3.6))

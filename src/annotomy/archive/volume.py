@@ -7,6 +7,7 @@ import asyncio
 import io
 from dataclasses import dataclass
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +109,7 @@ class VolumeSource:
     study_instance_uid: str
     series_instance_uid: str
     frame_of_reference_uid: str
+    """Of the images; one of our own, derived from the series' UID, where they have none."""
     modality: str
     body_part: str
     shape_kji: tuple[int, int, int]
@@ -183,7 +185,7 @@ def _source(located: list[InstanceLocation], kept: list[bytes]) -> VolumeSource:
     return VolumeSource(
         study_instance_uid=located[0].study_instance_uid,
         series_instance_uid=located[0].series_instance_uid,
-        frame_of_reference_uid=str(first.get("FrameOfReferenceUID", "") or ""),
+        frame_of_reference_uid=str(first.get("FrameOfReferenceUID", "") or _own_frame_of_reference(located[0])),
         modality=str(first.get("Modality", "") or ""),
         body_part=_body_part(first),
         shape_kji=found.shape_kji,
@@ -191,6 +193,11 @@ def _source(located: list[InstanceLocation], kept: list[bytes]) -> VolumeSource:
         planes=tuple(planes[n] for n in found.order),
         headers=tuple(datasets[n] for n in in_order),
     )
+
+
+def _own_frame_of_reference(at: InstanceLocation) -> str:
+    """A UUID-derived UID (PS3.5 B.2)."""
+    return f"2.25.{uuid5(NAMESPACE_OID, f'{at.series_instance_uid} frame of reference').int}"
 
 
 def _require_grey_image(dataset: Dataset) -> None:

@@ -347,6 +347,7 @@ create table segment_bricks (
   brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15
   since_version integer not null,
   address bytea references bricks,             -- null: without a voxel since this version
+  counts bigint[],                             -- voxels; sums of their k, j, i; lowest and highest k, j, i; k within the brick
   primary key (segmentation_id, segment_number, brick_index, since_version),
   foreign key (segmentation_id, since_version) references segmentation_versions
 );
