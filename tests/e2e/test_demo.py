@@ -4,16 +4,22 @@ One demo runs for all of these tests. Nothing is stood in for: images, predictio
 has.
 """
 
+import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from pydicom import dcmread
 
 from tests.db.private_data import data_folder
 from tests.support.browser import coloured_count, pixels_of, shown_pixels, signed_in, until_coloured
@@ -141,6 +147,24 @@ def test_the_api_is_described_on_a_page_without_outside_assets(demo: Demo, page:
     page.get_by_text("segmentations", exact=True).first.wait_for()
     outside = [url for url in asked if not url.startswith((demo.address, "data:"))]
     assert outside == []
+
+
+@pytest.mark.parametrize("form", ["nifti", "seg", "csv"])
+def test_the_results_are_exported_from_the_command_line(demo: Demo, tmp_path: Path, form: str) -> None:
+    arguments = ["export", "--study", demo.summary["head_study_instance_uid"], "--to", str(tmp_path), "--format", form]
+    environment = os.environ | {"ANNOTOMY_DATA": str(demo.serve.data)}
+    subprocess.run([sys.executable, "-m", "annotomy.cli", *arguments], env=environment, check=True, timeout=120)
+    files = sorted(tmp_path.iterdir())
+    if form == "csv":
+        rows = list(csv.DictReader(files[0].open()))
+        assert {row["label"] for row in rows} == {"Brain", "Anterior hippocampus", "Posterior hippocampus"}
+    elif form == "seg":
+        assert {str(dcmread(file).Modality) for file in files} == {"SEG"}
+        assert len(files) == 2
+    else:
+        masks = [np.asarray(nib.load(file).dataobj) for file in files]  # pyright: ignore[reportAttributeAccessIssue]
+        assert all(mask.any() for mask in masks)
+        assert len(masks) == 2
 
 
 @pytest.mark.timeout(DEMO_TIMEOUT_S)
