@@ -12,7 +12,6 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
@@ -22,6 +21,7 @@ from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
+from annotomy.http.openapi import DocumentPlugin, document, document_30
 from annotomy.http.problems import (
     failure_response,
     http_exception_response,
@@ -147,7 +147,10 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             title="Annotomy",
             version=annotomy.__version__,
             path="/api/v1",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[
+                DocumentPlugin("/openapi.json", document),
+                DocumentPlugin("/openapi-3.0.json", document_30),
+            ],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"bearer": []}],
         ),

@@ -12,11 +12,14 @@ import click
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
+from annotomy.demo.commands import demo_command
 from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.commands import doctor_command
 from annotomy.settings import Settings
+from annotomy.transfer.commands import export_command, import_command
 
 
 class _Commands(click.Group):
@@ -37,6 +40,10 @@ def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
 
 
+main.add_command(demo_command)
+main.add_command(doctor_command)
+main.add_command(import_command)
+main.add_command(export_command)
 main.add_command(model)
 
 
@@ -118,6 +125,29 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
 
     asyncio.run(create())
     click.echo(f"User {name} created.")
+
+
+@user.command("password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, required=True, help="Read the new password from standard input.")
+def user_password(name: str, password_stdin: bool) -> None:
+    """Give the user called NAME a new password; their sessions end."""
+    from annotomy.identity.passwords import hash_password
+    from annotomy.identity.users import set_password
+
+    password = sys.stdin.readline().rstrip("\n")
+
+    async def change() -> None:
+        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        try:
+            password_hash = await hash_password(password)
+            async with db.write(SYSTEM) as tx:
+                await set_password(tx, username=name, password_hash=password_hash)
+        finally:
+            await db.close()
+
+    asyncio.run(change())
+    click.echo(f"User {name} has a new password.")
 
 
 @main.command("api-key")

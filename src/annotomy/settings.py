@@ -83,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: ModelSettings
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
+    language: str
+    """ANNOTOMY_LANGUAGE: `ko` or `en` for people at the terminal; default: that of LC_ALL, LC_MESSAGES or LANG."""
     log_level: str
     """ANNOTOMY_LOG_LEVEL: debug, info, warning or error."""
     metrics_dir: Path | None
@@ -136,6 +138,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 timeout_s=_whole(env, "ANNOTOMY_MODEL_TIMEOUT_S", 900, low=1, high=86_400),
             ),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
+            language=_language(env),
             log_level=env.get("ANNOTOMY_LOG_LEVEL", "info").lower(),
             metrics_dir=Path(env["PROMETHEUS_MULTIPROC_DIR"]) if env.get("PROMETHEUS_MULTIPROC_DIR") else None,
             postgres_bin=Path(env["ANNOTOMY_POSTGRES_BIN"]) if env.get("ANNOTOMY_POSTGRES_BIN") else None,
@@ -164,6 +167,12 @@ def _flag(env: Mapping[str, str], name: str) -> bool:
     if text not in ("0", "1", ""):
         raise ValueError(f"{name} takes 0 or 1, not {text!r}")
     return text == "1"
+
+
+def _language(env: Mapping[str, str]) -> str:
+    names = ("ANNOTOMY_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set, as POSIX has it
+    chosen = next((env[name] for name in names if env.get(name)), "en")
+    return "ko" if chosen.lower().startswith("ko") else "en"
 
 
 def _ae_title(text: str) -> str:
