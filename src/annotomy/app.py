@@ -15,6 +15,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
+from annotomy.audit import load_audit_key
 from annotomy.blobs.filesystem import FilesystemBlobStore
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
@@ -30,12 +31,21 @@ from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
+from annotomy.projects.access_routes import router as access_router
+from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [jobs_router, identity_router, projects_router, uploads_router]
+API_ROUTERS: list[Any] = [
+    jobs_router,
+    identity_router,
+    projects_router,
+    *role_and_group_handlers,
+    access_router,
+    uploads_router,
+]
 """Everything under /api/v1, in the order of the features."""
 
 OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
@@ -45,7 +55,8 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 @asynccontextmanager
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
-    db = await Database.connect(database_url, pool_size=settings.database.pool_size)
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
     try:
         yield Services(
             settings=settings,

@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.audit import load_audit_key
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
@@ -85,7 +86,7 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     password = sys.stdin.readline().rstrip("\n")
 
     async def create() -> None:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             password_hash = await hash_password(password)
             async with db.write(SYSTEM) as tx:
@@ -107,7 +108,7 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
     from annotomy.identity.api_keys import issue_api_key
 
     async def issue() -> str:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             async with db.write(SYSTEM) as tx:
                 row = await tx.fetchrow("select id, username from users where lower(username) = lower($1)", username)
@@ -122,6 +123,12 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
             await db.close()
 
     click.echo(asyncio.run(issue()))
+
+
+async def open_database(settings: Settings) -> Database:
+    """For one command: one connection, and the key that seals what it records."""
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
 
 
 def database_url(settings: Settings) -> str:

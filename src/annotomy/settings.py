@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
+    audit_key: str | None
+    """ANNOTOMY_AUDIT_KEY: 32 bytes in base64 that seal the audit, the same on every host; None: kept in the data folder."""
     log_level: str
     """ANNOTOMY_LOG_LEVEL: debug, info, warning or error."""
     metrics_dir: Path | None
@@ -98,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 instance_bytes=_whole(env, "ANNOTOMY_INSTANCE_LIMIT_BYTES", 4 << 30, low=1, high=1 << 60),
             ),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
+            audit_key=env.get("ANNOTOMY_AUDIT_KEY") or None,
             log_level=env.get("ANNOTOMY_LOG_LEVEL", "info").lower(),
             metrics_dir=Path(env["PROMETHEUS_MULTIPROC_DIR"]) if env.get("PROMETHEUS_MULTIPROC_DIR") else None,
             postgres_bin=Path(env["ANNOTOMY_POSTGRES_BIN"]) if env.get("ANNOTOMY_POSTGRES_BIN") else None,

@@ -18,10 +18,12 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from annotomy.archive.errors import NotDicom
+from annotomy.projects.attributes import Table, of_table, rule_values
 
 EARLIEST = datetime(1800, 1, 1)
 """Where studies without a date stand in time order."""
@@ -115,6 +117,7 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
             "study_description": _text(dataset, "StudyDescription", 128),
             "accession_number": _text(dataset, "AccessionNumber", 64),
             "attributes": _json(dataset, STUDY_KEYWORDS),
+            "rule_values": _rule_values(dataset, "study"),
         },
         series_columns={
             "series_instance_uid": uids["SeriesInstanceUID"],
@@ -123,6 +126,7 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
             "series_description": _text(dataset, "SeriesDescription", 128),
             "body_part_examined": _text(dataset, "BodyPartExamined", 64),
             "attributes": _json(dataset, SERIES_KEYWORDS),
+            "rule_values": _rule_values(dataset, "series"),
         },
         instance_columns={
             "sop_instance_uid": uids["SOPInstanceUID"],
@@ -133,10 +137,22 @@ def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
             "image_columns": _whole(dataset, "Columns"),
             "number_of_frames": _number_of_frames(dataset, syntax, frames),
             "attributes": _json(dataset, INSTANCE_KEYWORDS),
+            "rule_values": _rule_values(dataset, "instance"),
         },
         header=zstandard.ZstdCompressor(level=3).compress(header),
         frames=frames,
     )
+
+
+def _rule_values(dataset: Dataset, table: Table) -> dict[str, list[str]]:
+    return rule_values(table, ((name, _texts(dataset, name)) for name in of_table(table) if not name.endswith("UID")))
+
+
+def _texts(dataset: Dataset, keyword: str) -> list[str]:
+    value: Any = dataset.get(keyword)
+    if value is None:
+        return []
+    return [str(one) for one in value] if isinstance(value, (list, tuple, MultiValue)) else [str(value)]
 
 
 def _refuse_inflation_bomb(file: Any) -> None:

@@ -1,0 +1,77 @@
+"""Permissions and the roles made of them. `roles.toml` is the one list; this module reads it and says what includes what."""
+
+import tomllib
+from collections.abc import Collection
+from enum import StrEnum
+from importlib.resources import files
+
+import msgspec
+
+
+class Permission(StrEnum):
+    STUDY_READ = "study.read"
+    STUDY_STORE = "study.store"
+    STUDY_ASSIGN = "study.assign"
+    STUDY_SHARE = "study.share"
+    STUDY_EXPORT = "study.export"
+    STUDY_DELETE = "study.delete"
+    ANNOTATION_WRITE = "annotation.write"
+    ANNOTATION_READ = "annotation.read"
+    """At least one's own; use `require_own_or_all` or `visible_work` for which."""
+    SEGMENTATION_WRITE = "segmentation.write"
+    SEGMENTATION_READ = "segmentation.read"
+    REVIEW = "review"
+    ADJUDICATE = "adjudicate"
+    MODEL_RUN = "model.run"
+    PROJECT_MANAGE = "project.manage"
+    AUDIT_READ = "audit.read"
+    USER_MANAGE = "user.manage"
+    SYSTEM_MANAGE = "system.manage"
+
+
+class Label(msgspec.Struct, frozen=True):
+    en: str
+    ko: str
+    scope: str = "project"
+
+
+class RoleEntry(msgspec.Struct, frozen=True):
+    en: str
+    ko: str
+    permissions: list[str]
+    scope: str = "project"
+
+
+class _File(msgspec.Struct, frozen=True):
+    permissions: dict[str, Label]
+    roles: dict[str, RoleEntry]
+
+
+def _read() -> _File:
+    text = files("annotomy.projects").joinpath("roles.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), _File)
+
+
+_file = _read()
+PERMISSIONS: dict[str, Label] = _file.permissions
+ROLE_ENTRIES: dict[str, RoleEntry] = _file.roles
+"""In the order in which people are shown them."""
+ROLES: dict[str, frozenset[str]] = {name: frozenset(entry.permissions) for name, entry in ROLE_ENTRIES.items()}
+
+
+def holds(held: Collection[str], permission: str) -> bool:
+    """`x.all` includes `x.own`, and each of them `x`."""
+    if permission in held:
+        return True
+    if permission.endswith(".own"):
+        return permission.removesuffix(".own") + ".all" in held
+    return f"{permission}.own" in held or f"{permission}.all" in held
+
+
+def in_scope(scopes: Collection[str] | None, permission: str) -> bool:
+    """Whether the scopes of an API key reach a permission. A scope is a permission or what stands before one of its dots."""
+    if scopes is None:
+        return True
+    return any(permission == scope or permission.startswith(f"{scope}.") for scope in scopes) or holds(
+        scopes, permission
+    )
