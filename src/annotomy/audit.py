@@ -168,7 +168,7 @@ def _load_or_make(path: Path) -> bytes:
         except FileExistsError:
             pass
         finally:
-            os.unlink(temporary)
+            temporary.unlink()
         sync_folder(path.parent)
     key = path.read_bytes()
     if len(key) != KEY_BYTES:

@@ -11,4 +11,5 @@ class Origin:
     request_id: str = ""
 
 
-ORIGIN: ContextVar[Origin] = ContextVar("origin", default=Origin("local"))
+LOCAL = Origin("local")
+ORIGIN: ContextVar[Origin] = ContextVar("origin", default=LOCAL)

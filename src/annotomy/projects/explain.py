@@ -125,9 +125,7 @@ async def _matching_rules(tx: ReadTx, study_id: int, member: Any) -> dict[str, l
     if not rows:
         return found
     values: list[Any] = [study_id]
-    tests: list[str] = []
-    for row in rows:
-        tests.append(f"coalesce(bool_or({predicate(rule_of(row), values)}), false)")
+    tests = [f"coalesce(bool_or({predicate(rule_of(row), values)}), false)" for row in rows]
     matches = await tx.fetchrow(
         f"select {', '.join(f'{test} as t{n}' for n, test in enumerate(tests))} from studies st"
         " join series se on se.study_id = st.id join instances i on i.series_id = se.id where st.id = $1",

@@ -118,10 +118,10 @@ async def _checked(tx: ReadTx, project_id: UUID, rule: NewRule) -> tuple[Any, ..
         raise BadRequest(f"Rules may name these attributes: {', '.join(ATTRIBUTES)}.")
     if rule.role is not None:
         await permissions_of(tx, project_id, rule.role)
-    if rule.user_id is not None and not await tx.fetchval(
-        "select exists (select from project_members where project_id = $1 and user_id = $2)", project_id, rule.user_id
-    ):
-        raise BadRequest("A rule names a member of the project.")
+    if rule.user_id is not None:  # also somebody who is to become a member: the rule stands before they come
+        known = await tx.fetchval("select 1 from users where id = $1 and state <> 'deleted'", rule.user_id)
+        if known is None:
+            raise BadRequest("There is no such user.")
     _require_times(rule.valid_from, rule.expires_at)
     found = terms(rule.attribute, rule.operator, rule.value)
     return (

@@ -240,15 +240,15 @@ _ASSIGNED = (
 )
 # One statement for each depth that rules or assignments reach: studies, series, instances.
 _STATEMENTS = (
-    f"insert into visible_items (audience_id, study_id) select $1, st.id from studies st where {_HELD} and VERDICT",
+    f"insert into visible_items (audience_id, study_id) select $1::bigint, st.id from studies st where {_HELD} and VERDICT",
     f"""
 with decided as (
   select st.id as study_id, se.id as series_id, {_ASSIGNED}) and VERDICT as seen
   from studies st join series se on se.study_id = st.id where {_HELD}),
 whole as (select study_id from decided group by study_id having bool_and(seen))
 insert into visible_items (audience_id, study_id, series_id)
-select $1, study_id, null from whole
-union all select $1, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
+select $1::bigint, study_id, null::bigint from whole
+union all select $1::bigint, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
     f"""
 with decided as materialized (
   select st.id as study_id, se.id as series_id, i.id as instance_id,
@@ -258,8 +258,8 @@ whole_studies as (select study_id from decided group by study_id having bool_and
 whole_series as (select study_id, series_id from decided where study_id not in (select study_id from whole_studies)
                  group by study_id, series_id having bool_and(seen))
 insert into visible_items (audience_id, study_id, series_id, instance_id)
-select $1, study_id, null::bigint, null::bigint from whole_studies
-union all select $1, study_id, series_id, null from whole_series
-union all select $1, d.study_id, d.series_id, d.instance_id from decided d where d.seen
+select $1::bigint, study_id, null::bigint, null::bigint from whole_studies
+union all select $1::bigint, study_id, series_id, null::bigint from whole_series
+union all select $1::bigint, d.study_id, d.series_id, d.instance_id from decided d where d.seen
   and d.study_id not in (select study_id from whole_studies) and d.series_id not in (select series_id from whole_series)""",
 )
