@@ -29,9 +29,14 @@ from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
+from annotomy.ops.audit_requests import audit_requests
+from annotomy.ops.audit_routes import router as audit_router
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
+from annotomy.ops.upkeep import upkeep
+from annotomy.projects.access import require_scope
 from annotomy.projects.access_routes import router as access_router
+from annotomy.projects.roles import PERMISSION_NAMES
 from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.services import Services
@@ -45,6 +50,7 @@ API_ROUTERS: list[Any] = [
     *role_and_group_handlers,
     access_router,
     uploads_router,
+    audit_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -73,11 +79,8 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        signer = await TokenSigner.load(services.db)
-        app.state.signer = signer
-        app.state.authenticator = Authenticator(services, signer)
-        app.state.readiness = Readiness(services)
-        yield
+        async with _running(app, services):
+            yield
 
     return _build(lifespan, lambda: services)
 
@@ -96,13 +99,21 @@ def create_app_from_environment() -> Litestar:
             )
         async with open_services(settings, settings.database.url) as services:
             held.append(services)
-            signer = await TokenSigner.load(services.db)
-            app.state.signer = signer
-            app.state.authenticator = Authenticator(services, signer)
-            app.state.readiness = Readiness(services)
-            yield
+            async with _running(app, services):
+                yield
 
     return _build(lifespan, lambda: held[0])
+
+
+@asynccontextmanager
+async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
+    """What one process keeps between requests, and what runs beside them."""
+    signer = await TokenSigner.load(services.db)
+    app.state.signer = signer
+    app.state.authenticator = Authenticator(services, signer)
+    app.state.readiness = Readiness(services)
+    async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain):
+        yield
 
 
 def _build(lifespan: Any, services: Any) -> Litestar:
@@ -123,7 +134,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             HTTPException: http_exception_response,
             Exception: failure_response,
         },
-        middleware=[request_context],
+        middleware=[request_context, audit_requests],
         compression_config=CompressionConfig(
             backend="gzip",
             minimum_size=1024,
@@ -151,8 +162,14 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        return await authenticator.from_credential(cookie)
-    return await authenticator.from_header(header)
+        actor = await authenticator.from_credential(cookie)
+    else:
+        actor = await authenticator.from_header(header)
+    request.state.actor = actor  # the audit reads it
+    demanded = str(request.route_handler.opt.get("permission", ""))
+    if demanded in PERMISSION_NAMES:  # what depends on the project is decided by the operation
+        require_scope(actor, demanded)
+    return actor
 
 
 async def _provide_signer(state: State) -> TokenSigner:

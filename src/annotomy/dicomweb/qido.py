@@ -17,7 +17,12 @@ DEFAULT_LIMIT = 1000
 _CONTROLS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "orderby", "emptyvaluematching"})
 
 
-@get("/dicom-web/studies", operation_id="QueryStudies", tags=["dicomweb"])
+@get(
+    "/dicom-web/studies",
+    operation_id="QueryStudies",
+    opt={"permission": "study.read", "audit": "study.searched"},
+    tags=["dicomweb"],
+)
 async def studies(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[bytes]:
@@ -28,6 +33,7 @@ async def studies(
 @get(
     ["/dicom-web/series", "/dicom-web/studies/{study_instance_uid:str}/series"],
     operation_id="QuerySeries",
+    opt={"permission": "study.read", "audit": "study.searched"},
     tags=["dicomweb"],
 )
 async def series(
@@ -44,6 +50,7 @@ async def series(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances",
     ],
     operation_id="QueryInstances",
+    opt={"permission": "study.read", "audit": "study.searched"},
     tags=["dicomweb"],
 )
 async def instances(

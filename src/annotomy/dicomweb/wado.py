@@ -50,6 +50,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id="RetrieveMetadata",
+    opt={"permission": "study.read", "audit": "study.read"},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -70,6 +71,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id="RetrieveInstances",
+    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
     tags=["dicomweb"],
 )
 async def instances(
@@ -99,6 +101,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
+    opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def frames(
@@ -131,6 +134,7 @@ async def frames(
         "/frames/{frame_list:str}/rendered",
     ],
     operation_id="RetrieveRendered",
+    opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -153,6 +157,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
     operation_id="RetrieveThumbnail",
+    opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def thumbnail(

@@ -29,6 +29,9 @@ class Permission(StrEnum):
     SYSTEM_MANAGE = "system.manage"
 
 
+PERMISSION_NAMES = frozenset(permission.value for permission in Permission)
+
+
 class Label(msgspec.Struct, frozen=True):
     en: str
     ko: str
