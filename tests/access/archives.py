@@ -90,3 +90,9 @@ async def store(services: Services, actor: Actor, made: list[dict[str, str]], pr
 
     outcomes = await store_instances(services, actor, project_id, files())
     assert {outcome.state for outcome in outcomes} == {"stored"}, outcomes
+
+
+def invent_one(**attributes: str) -> dict[str, str]:
+    """One instance of a study and a series of its own, but for what is given."""
+    uids = {name: generate_uid() for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+    return {name: values[0] for name, values in VALUES.items()} | uids | attributes

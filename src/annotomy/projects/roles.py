@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Collection
 from enum import StrEnum
 from importlib.resources import files
+from typing import Literal
 
 import msgspec
 
@@ -35,6 +36,8 @@ PERMISSION_NAMES = frozenset(permission.value for permission in Permission)
 class Label(msgspec.Struct, frozen=True):
     en: str
     ko: str
+    key: Literal["read", "write", "admin"]
+    """The coarse scope of API keys that reaches the permission."""
     scope: str = "project"
 
 
@@ -72,9 +75,11 @@ def holds(held: Collection[str], permission: str) -> bool:
 
 
 def in_scope(scopes: Collection[str] | None, permission: str) -> bool:
-    """Whether the scopes of an API key reach a permission. A scope is a permission or what stands before one of its dots."""
-    if scopes is None:
-        return True
-    return any(permission == scope or permission.startswith(f"{scope}.") for scope in scopes) or holds(
-        scopes, permission
-    )
+    """Whether the scopes of an API key reach a permission: by its name, or by `read`, `write` or `admin`; None reaches all."""
+    return scopes is None or holds(scopes, permission) or _coarse(permission) in scopes
+
+
+def _coarse(permission: str) -> str:
+    entry = PERMISSIONS.get(permission) or PERMISSIONS.get(f"{permission}.all")
+    assert entry is not None, f"roles.toml lacks the permission {permission}"
+    return entry.key
