@@ -16,7 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 import annotomy
 from annotomy.actor import Actor
 from annotomy.audit import load_audit_key
-from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -34,13 +34,13 @@ from annotomy.ops.audit_routes import router as audit_router
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
 from annotomy.ops.upkeep import upkeep
-from annotomy.projects.access import require_scope
+from annotomy.projects.access import require_declared
 from annotomy.projects.access_routes import router as access_router
-from annotomy.projects.roles import PERMISSION_NAMES
 from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.services import Services
 from annotomy.settings import Settings
+from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
 API_ROUTERS: list[Any] = [
@@ -50,6 +50,7 @@ API_ROUTERS: list[Any] = [
     *role_and_group_handlers,
     access_router,
     uploads_router,
+    manifests_router,
     audit_router,
 ]
 """Everything under /api/v1, in the order of the features."""
@@ -67,7 +68,7 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
         yield Services(
             settings=settings,
             db=db,
-            blobs=FilesystemBlobStore(settings.data_dir / "blobs"),
+            blobs=blob_store(settings),
             runners={},
         )
     finally:
@@ -166,9 +167,8 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor
     else:
         actor = await authenticator.from_header(header)
     request.state.actor = actor  # the audit reads it
-    demanded = str(request.route_handler.opt.get("permission", ""))
-    if demanded in PERMISSION_NAMES:  # what depends on the project is decided by the operation
-        require_scope(actor, demanded)
+    declared = str(request.route_handler.opt.get("permission", ""))
+    require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
     return actor
 
 

@@ -25,7 +25,12 @@ DICOM_JSON = "application/dicom+json"
 
 
 @post(
-    "/dicom-web/studies", status_code=200, operation_id="StoreInstances", tags=["dicomweb"], request_max_body_size=None
+    "/dicom-web/studies",
+    status_code=200,
+    operation_id="StoreInstances",
+    opt={"permission": "study.store"},
+    tags=["dicomweb"],
+    request_max_body_size=None,
 )
 async def store(
     request: Request[Any, Any, Any],
@@ -41,6 +46,7 @@ async def store(
     "/dicom-web/studies/{study_instance_uid:str}",
     status_code=200,
     operation_id="StoreInstancesOfStudy",
+    opt={"permission": "study.store"},
     tags=["dicomweb"],
     request_max_body_size=None,
 )
@@ -95,7 +101,7 @@ async def _incoming(request: Request[Any, Any, Any], services: Services, boundar
 async def _spill(services: Services, held: bytearray, rest: AsyncIterator[bytes]) -> Path:
     """What came of a part and all that is to come, in a file beside the blobs."""
     limit = services.settings.limits.instance_bytes
-    path = services.settings.data_dir / "blobs" / "tmp" / f"stow-{secrets.token_hex(16)}"
+    path = services.settings.spool_dir / f"stow-{secrets.token_hex(16)}"
     size = len(held)
     with path.open("xb") as file:
         try:

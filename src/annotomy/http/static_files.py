@@ -116,14 +116,19 @@ _GET = [HttpMethod.GET, HttpMethod.HEAD]
     ["/ohif", "/ohif/{path:path}"],
     http_method=_GET,
     include_in_schema=False,
-    opt={"exclude_from_compression": True},
+    opt={"exclude_from_compression": True, "permission": "anyone"},
 )
 async def ohif_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The foreign viewer."""
     return await OHIF.answer(request, path.lstrip("/"))
 
 
-@route(["/", "/{path:path}"], http_method=_GET, include_in_schema=False, opt={"exclude_from_compression": True})
+@route(
+    ["/", "/{path:path}"],
+    http_method=_GET,
+    include_in_schema=False,
+    opt={"exclude_from_compression": True, "permission": "anyone"},
+)
 async def app_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The web app; its pages need no credential, their data does."""
     inside = path.lstrip("/")

@@ -35,7 +35,7 @@ _SELECT = (
 )
 
 
-@get("/", operation_id="ListJobs")
+@get("/", operation_id="ListJobs", opt={"permission": "own"})
 async def list_jobs(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[JobAnswer]:
     """One's newest jobs."""
     async with services.db.read(actor) as tx:
@@ -43,7 +43,7 @@ async def list_jobs(actor: NamedDependency[Actor], services: NamedDependency[Ser
     return Page(items=[JobAnswer(**dict(row)) for row in rows], next=None, total=None)
 
 
-@get("/{job_id:uuid}", operation_id="GetJob")
+@get("/{job_id:uuid}", operation_id="GetJob", opt={"permission": "own"})
 async def get_job(
     job_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> JobAnswer:
@@ -51,7 +51,7 @@ async def get_job(
         return await _job(tx, actor, job_id)
 
 
-@post("/{job_id:uuid}/cancel", status_code=200, operation_id="CancelJob")
+@post("/{job_id:uuid}/cancel", status_code=200, operation_id="CancelJob", opt={"permission": "own"})
 async def cancel_job(
     job_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> JobAnswer:

@@ -10,10 +10,10 @@ from uuid import UUID
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, restricted
 from annotomy.errors import Forbidden, NotFound
-from annotomy.projects.roles import ROLES, Permission, holds, in_scope
+from annotomy.projects.roles import PERMISSION_NAMES, ROLES, Permission, holds, in_scope
 
 __all__ = [
-    "ROLES", "Permission", "require", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
+    "ROLES", "Permission", "require", "require_declared", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
     "sees_study", "sight_of_study", "visible_instances", "visible_series", "visible_studies", "visible_target", "visible_work",
 ]  # fmt: skip
 
@@ -73,8 +73,21 @@ async def require_global(tx: ReadTx, actor: Actor, permission: Permission) -> No
 
 def require_scope(actor: Actor, permission: str) -> None:
     """Raises Forbidden for an API key whose scopes do not reach the permission."""
-    if not in_scope(getattr(actor, "scopes", None), permission):
+    if not in_scope(actor.scopes, permission):
         raise Forbidden(f"The API key lacks the scope {permission}.", permission=str(permission))
+
+
+def require_declared(actor: Actor, declared: str, *, changes: bool) -> None:
+    """At the edge, before anything is read: whether an API key's scopes reach what a route declares.
+
+    Routes about one's own things or for any member demand `read`, or `write` when they change something.
+    """
+    if actor.scopes is None:
+        return
+    if declared in PERMISSION_NAMES:
+        require_scope(actor, declared)
+    elif changes and not {"write", "admin"} & actor.scopes:
+        raise Forbidden("The API key lacks the scope write.", permission="write")
 
 
 def _forbidden(permission: str) -> Forbidden:
