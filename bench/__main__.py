@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from bench import annotations, qido, setup, stow, upload, wado
+from bench import annotations, models, qido, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
-BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations}
+BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations, "models": models}
 
 
 def main() -> None:

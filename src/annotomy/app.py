@@ -1,5 +1,6 @@
 """The composition root: every collaborator and the only list of routers."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,6 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
@@ -21,12 +21,16 @@ from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
+from annotomy.http.openapi import DocumentPlugin, document, document_30
 from annotomy.http.problems import failure_response, http_exception_response, problem_response
 from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.authenticate import Authenticator
 from annotomy.identity.routes import VIEWER_COOKIE
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
+from annotomy.inference.routes import routers as inference_routers
+from annotomy.inference.runners.installed import installed_runners
+from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.audit_requests import audit_requests
@@ -38,6 +42,7 @@ from annotomy.projects.access import require_declared
 from annotomy.projects.access_routes import router as access_router
 from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
+from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
@@ -51,6 +56,8 @@ API_ROUTERS: list[Any] = [
     access_router,
     uploads_router,
     manifests_router,
+    segmentations_router,
+    *inference_routers,
     audit_router,
 ]
 """Everything under /api/v1, in the order of the features."""
@@ -64,14 +71,16 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
     """The real collaborators of a process, closed at the end of the block."""
     audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
     db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
+    models = ModelProcess(settings.models)
     try:
         yield Services(
             settings=settings,
             db=db,
             blobs=blob_store(settings),
-            runners={},
+            runners=installed_runners(models),
         )
     finally:
+        await asyncio.to_thread(models.close)
         await db.close()
 
 
@@ -146,7 +155,10 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             title="Annotomy",
             version=annotomy.__version__,
             path="/api/v1",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[
+                DocumentPlugin("/openapi.json", document),
+                DocumentPlugin("/openapi-3.0.json", document_30),
+            ],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"bearer": []}],
         ),

@@ -13,9 +13,12 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.audit import load_audit_key
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
+from annotomy.demo.commands import demo_command
 from annotomy.errors import Problem
+from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.settings import Settings
+from annotomy.transfer.commands import export_command, import_command
 
 
 class _Commands(click.Group):
@@ -34,6 +37,12 @@ class _Commands(click.Group):
 @click.version_option(package_name="annotomy")
 def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
+
+
+main.add_command(demo_command)
+main.add_command(import_command)
+main.add_command(export_command)
+main.add_command(model)
 
 
 @main.command()
@@ -96,6 +105,29 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
 
     asyncio.run(create())
     click.echo(f"User {name} created.")
+
+
+@user.command("password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, required=True, help="Read the new password from standard input.")
+def user_password(name: str, password_stdin: bool) -> None:
+    """Give the user called NAME a new password; their sessions end."""
+    from annotomy.identity.passwords import hash_password
+    from annotomy.identity.users import set_password
+
+    password = sys.stdin.readline().rstrip("\n")
+
+    async def change() -> None:
+        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        try:
+            password_hash = await hash_password(password)
+            async with db.write(SYSTEM) as tx:
+                await set_password(tx, username=name, password_hash=password_hash)
+        finally:
+            await db.close()
+
+    asyncio.run(change())
+    click.echo(f"User {name} has a new password.")
 
 
 @main.command("api-key")

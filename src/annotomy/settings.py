@@ -49,6 +49,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_INSTANCE_LIMIT_BYTES: largest single DICOM instance (default 4 GiB)."""
 
 
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    threads: int
+    """ANNOTOMY_MODEL_THREADS: threads of one running model (1); more workers use a machine better than more threads."""
+    memory_bytes: int
+    """ANNOTOMY_MODEL_MEMORY_BYTES: address space of the process that runs models (default 8 GiB)."""
+    timeout_s: int
+    """ANNOTOMY_MODEL_TIMEOUT_S: seconds after which a prediction is stopped (900)."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     """ANNOTOMY_DATA: data folder (`./data`)."""
@@ -59,10 +68,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dimse: DimseSettings
     admin: AdminSettings
     limits: LimitSettings
+    models: ModelSettings
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
     audit_key: str | None
     """ANNOTOMY_AUDIT_KEY: 32 bytes in base64 that seal the audit, the same on every host; None: kept in the data folder."""
+    language: str
+    """ANNOTOMY_LANGUAGE: `ko` or `en` for people at the terminal; default: that of LC_ALL, LC_MESSAGES or LANG."""
     log_level: str
     """ANNOTOMY_LOG_LEVEL: debug, info, warning or error."""
     metrics_dir: Path | None
@@ -104,8 +116,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 upload_bytes=_whole(env, "ANNOTOMY_UPLOAD_LIMIT_BYTES", 64 << 30, low=1, high=1 << 60),
                 instance_bytes=_whole(env, "ANNOTOMY_INSTANCE_LIMIT_BYTES", 4 << 30, low=1, high=1 << 60),
             ),
+            models=ModelSettings(
+                threads=_whole(env, "ANNOTOMY_MODEL_THREADS", 1, low=1, high=256),
+                memory_bytes=_whole(env, "ANNOTOMY_MODEL_MEMORY_BYTES", 8 << 30, low=1 << 30, high=1 << 50),
+                timeout_s=_whole(env, "ANNOTOMY_MODEL_TIMEOUT_S", 900, low=1, high=86_400),
+            ),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
             audit_key=env.get("ANNOTOMY_AUDIT_KEY") or None,
+            language=_language(env),
             log_level=env.get("ANNOTOMY_LOG_LEVEL", "info").lower(),
             metrics_dir=Path(env["PROMETHEUS_MULTIPROC_DIR"]) if env.get("PROMETHEUS_MULTIPROC_DIR") else None,
             postgres_bin=Path(env["ANNOTOMY_POSTGRES_BIN"]) if env.get("ANNOTOMY_POSTGRES_BIN") else None,
@@ -130,6 +148,12 @@ def _flag(env: Mapping[str, str], name: str) -> bool:
     if text not in ("0", "1", ""):
         raise ValueError(f"{name} takes 0 or 1, not {text!r}")
     return text == "1"
+
+
+def _language(env: Mapping[str, str]) -> str:
+    names = ("ANNOTOMY_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set, as POSIX has it
+    chosen = next((env[name] for name in names if env.get(name)), "en")
+    return "ko" if chosen.lower().startswith("ko") else "en"
 
 
 def _ae_title(text: str) -> str:

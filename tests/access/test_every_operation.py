@@ -5,11 +5,11 @@ an object for each parameter of its path.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from litestar.handlers import HTTPRouteHandler
@@ -17,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
+from annotomy.http.openapi import document as described_api
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, holds
 from tests.access.archives import headers_only, invent_one
 from tests.support.application import Application
@@ -52,12 +53,13 @@ class World:
 
 
 def operations(application: Application) -> list[Operation]:
-    document = application.app.openapi_schema.to_schema()
+    document = described_api(application.app)
     declared = {
-        handler.operation_id: str(handler.opt.get("permission", ""))
+        (method, str(route.path_format).rstrip("/")): str(handler.opt.get("permission", ""))
         for route in application.app.routes
         for handler in getattr(route, "route_handlers", [])
         if isinstance(handler, HTTPRouteHandler)
+        for method in handler.http_methods
     }
     found: list[Operation] = []
     for path, methods in document["paths"].items():
@@ -70,7 +72,7 @@ def operations(application: Application) -> list[Operation]:
                 Operation(
                     method.upper(),
                     path,
-                    _declared(declared, described["operationId"]),
+                    declared.get((method.upper(), path.rstrip("/")), ""),
                     tuple(re.findall(r"\{(\w+)\}", path)),
                     tuple(one["name"] for one in required if one["in"] == "query"),
                     None if body is None else _resolved(document, body),
@@ -78,15 +80,6 @@ def operations(application: Application) -> list[Operation]:
             )
     assert len(found) > 50
     return found
-
-
-def _declared(declared: dict[Any, str], operation_id: str) -> str:
-    """Handlers of several paths have a number after their operation id in the document."""
-    return next(
-        (permission for name, permission in declared.items() if isinstance(name, str) and operation_id.startswith(name) and
-         re.fullmatch(r"\d*", operation_id.removeprefix(name))),
-        "",
-    )  # fmt: skip
 
 
 def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -177,8 +170,6 @@ async def world(application: Application) -> AsyncIterator[World]:
     async def files() -> AsyncIterator[Incoming]:
         yield Incoming("f", data=headers_only(attributes))
 
-    from uuid import UUID
-
     [stored] = await store_instances(services, Actor(UUID(user_ids["owner"]), "owner"), UUID(project), files())
     assert stored.state == "stored"
     for role in _project_roles():
@@ -247,13 +238,6 @@ def _absent(ids: dict[str, str]) -> dict[str, str]:
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())
         for name, value in ids.items()
     }
-
-
-def _differing(ids: dict[str, str], absent: dict[str, str], keep: set[str]) -> Iterator[dict[str, str]]:
-    """`ids` with everything absent but what is kept: an existing series under an absent study, and so on."""
-    yield absent
-    for name in keep:
-        yield absent | {name: ids[name]}
 
 
 async def test_every_operation_declares_what_it_demands(application: Application) -> None:

@@ -1,12 +1,14 @@
 """NIfTI-1/2 into a DICOM series whose geometry is the file's own.
 
-NIfTI's world is RAS+ millimetres, DICOM's is LPS+: x and y change sign. A voxel (i, j, k) becomes column i, row j of
-slice k, so that no value is resampled. Sheared grids have no DICOM form and are refused.
+NIfTI's world is RAS+ millimetres, DICOM's is LPS+: x and y change sign. Slice k stays slice k. Within the slices the axes
+are turned or flipped to how radiologists look at that plane, since viewers show a slice as it is stored; no value is
+resampled. Sheared grids have no DICOM form and are refused.
 """
 
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 MAX_VOXELS = 1 << 30
 """One series: 1024 slices of 1024 x 1024."""
 MAX_FILE_BYTES = 8 << 30
+MAX_LABEL_CHARACTERS = 64
 MAX_SHEAR = 1e-3
 """Largest cosine between two grid axes; rounding of real headers stays far below."""
 
@@ -31,11 +34,14 @@ class NiftiError(ValueError):
     """The file is no NIfTI volume that has a DICOM form; the text says why."""
 
 
-def nifti_to_dicom(path: Path, *, salt: str, modality: str = "MR") -> Iterator[bytes]:
-    """The slices as Part-10 files. UIDs derive from the content and `salt`: the same upload makes the same instances."""
+def nifti_to_dicom(path: Path, *, salt: str, filename: str = "", modality: str = "MR") -> Iterator[bytes]:
+    """The slices as Part-10 files. UIDs derive from content, `salt` and `filename`: the same upload makes the same instances.
+
+    NIfTI names nobody. The file's name, which is all that people know such a volume by, stands for patient and series.
+    """
     data = _read_bounded(path)
     values, affine_ras = _load(data)
-    affine_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_ras
+    values, affine_lps = _upright(values, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_ras)
     axes = affine_lps[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     if not np.all(np.isfinite(affine_lps)) or np.any(spacing < 1e-6):
@@ -44,11 +50,32 @@ def nifti_to_dicom(path: Path, *, salt: str, modality: str = "MR") -> Iterator[b
     if np.max(np.abs(directions.T @ directions - np.eye(3))) > MAX_SHEAR:
         raise NiftiError("The grid is sheared, which DICOM cannot say.")
     stored, slope, intercept = _quantise(values)
-    digest = hashlib.sha256(data + salt.encode()).digest()
-    common = _common(digest, modality, directions, spacing, slope, intercept, stored)
+    label = _label(filename)
+    digest = hashlib.sha256(data + salt.encode() + label.encode()).digest()
+    common = _common(digest, label, modality, directions, spacing, slope, intercept, stored)
     for k in range(stored.shape[2]):
         position = affine_lps @ np.array([0.0, 0.0, k, 1.0])
         yield _slice(common, digest, k, position[:3], np.ascontiguousarray(stored[:, :, k].T))
+
+
+LEFT, POSTERIOR, INFERIOR = np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, 0, -1.0])
+# Where rows run to the right, and columns down, on a screen: sagittal, coronal, axial, by the axis of the slices' normal.
+_SHOWN_AS = ((POSTERIOR, INFERIOR), (LEFT, INFERIOR), (LEFT, POSTERIOR))
+
+
+def _upright(values: NDArray[Any], affine_lps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The same voxels at the same places, with i along the rows and j along the columns of the usual view."""
+    affine = affine_lps.copy()
+    right, down = _SHOWN_AS[int(np.argmax(np.abs(affine[:3, 2])))]
+    i, j = affine[:3, 0], affine[:3, 1]
+    if abs(i @ down) + abs(j @ right) > abs(i @ right) + abs(j @ down):
+        values, affine = values.swapaxes(0, 1), affine[:, [1, 0, 2, 3]]
+    for axis, wanted in ((0, right), (1, down)):
+        if affine[:3, axis] @ wanted < 0:
+            values = np.flip(values, axis)
+            affine[:, 3] += (values.shape[axis] - 1) * affine[:, axis]
+            affine[:, axis] *= -1
+    return values, affine
 
 
 def _read_bounded(path: Path) -> bytes:
@@ -104,6 +131,7 @@ def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.int16], float, float]:
 
 def _common(
     digest: bytes,
+    label: str,
     modality: str,
     directions: NDArray[np.float64],
     spacing: NDArray[np.float64],
@@ -120,8 +148,8 @@ def _common(
         "Modality": modality,
         "Manufacturer": "",
         "StudyDescription": "Imported from NIfTI",
-        "SeriesDescription": "NIfTI volume",
-        "PatientName": "NIfTI^Import", "PatientID": digest.hex()[:16], "PatientBirthDate": "", "PatientSex": "",
+        "SeriesDescription": label or "NIfTI volume",
+        "PatientName": label or "NIfTI^Import", "PatientID": digest.hex()[:16], "PatientBirthDate": "", "PatientSex": "",
         "StudyInstanceUID": _uid(digest, "study"),
         "SeriesInstanceUID": _uid(digest, "series"),
         "FrameOfReferenceUID": _uid(digest, "frame of reference"),
@@ -157,6 +185,12 @@ def _slice(
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _label(filename: str) -> str:
+    """The name without folder and suffix, as text that PN and LO take (PS3.5 6.2: 64 characters, no delimiter)."""
+    stem = re.sub(r"\.nii(\.gz)?$", "", re.split(r"[/\\]", filename)[-1], flags=re.IGNORECASE)
+    return " ".join(re.sub(r"[\x00-\x1f\x7f^=]", " ", stem).split())[:MAX_LABEL_CHARACTERS].strip()
 
 
 def _uid(digest: bytes, what: str) -> UID:

@@ -25,6 +25,7 @@ from annotomy.archive.retrieve import (
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError, render_frame, rgb_native, to_picture
 from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -49,7 +50,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/metadata",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
-    operation_id="RetrieveMetadata",
+    operation_id=per_level("RetrieveMetadata"),
     opt={"permission": "study.read", "audit": "study.read"},
     tags=["dicomweb"],
 )
@@ -70,7 +71,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
-    operation_id="RetrieveInstances",
+    operation_id=per_level("RetrieveInstances"),
     opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
     tags=["dicomweb"],
 )
@@ -133,7 +134,7 @@ async def frames(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
         "/frames/{frame_list:str}/rendered",
     ],
-    operation_id="RetrieveRendered",
+    operation_id=per_level("RetrieveRendered"),
     opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
@@ -156,7 +157,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/thumbnail",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
-    operation_id="RetrieveThumbnail",
+    operation_id=per_level("RetrieveThumbnail"),
     opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )

@@ -25,7 +25,7 @@ from annotomy.identity.schemas import (
     User,
 )
 from annotomy.identity.tokens import TokenSigner
-from annotomy.projects.access import ROLES, require_member
+from annotomy.projects.access import require_member
 from annotomy.services import Services
 
 VIEWER_COOKIE = "annotomy_access"
@@ -71,7 +71,7 @@ async def me(actor: NamedDependency[Actor], services: NamedDependency[Services])
     async with services.db.read(actor) as tx:
         row = await tx.fetchrow("select id, username, display_name, is_admin from users where id = $1", actor.user_id)
         rows = await tx.fetch(
-            "select p.id, p.name, m.role from project_members m join projects p on p.id = m.project_id"
+            "select p.id, p.name, m.role, m.permissions from project_members m join projects p on p.id = m.project_id"
             " where m.user_id = $1 and (m.expires_at is null or m.expires_at > now())"
             " and ($2::uuid is null or p.id = $2) order by p.name",
             actor.user_id, actor.project_id,
@@ -84,7 +84,7 @@ async def me(actor: NamedDependency[Actor], services: NamedDependency[Services])
                 project_id=r["id"],
                 project_name=r["name"],
                 role=r["role"],
-                permissions=sorted(p.value for p in ROLES.get(r["role"], frozenset())),
+                permissions=r["permissions"],
             )
             for r in rows
         ],

@@ -14,7 +14,7 @@ from annotomy.projects.roles import PERMISSION_NAMES, ROLES, Permission, holds, 
 
 __all__ = [
     "ROLES", "Permission", "require", "require_declared", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
-    "sees_study", "sight_of_study", "visible_instances", "visible_series", "visible_studies", "visible_target", "visible_work",
+    "sees_study", "sight_of_study", "takeable_instances", "visible_instances", "visible_series", "visible_studies", "visible_target", "visible_work",
 ]  # fmt: skip
 
 VALID = "(m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())"
@@ -129,6 +129,15 @@ def visible_instances(instance: str, *, project: str | None = None) -> str:
     """`instance` is the alias of the table."""
     return (
         f"exists (select from visibility v where v.study_id = {instance}.study_id{_through(project)}"
+        f" and (v.series_id is null or v.series_id = {instance}.series_id)"
+        f" and (v.instance_id is null or v.instance_id = {instance}.id))"
+    )
+
+
+def takeable_instances(instance: str, project: str) -> str:
+    """Instances that the actor may bring into a project: seen there already, or where their role brings studies elsewhere."""
+    return (
+        f"exists (select from visibility v where v.study_id = {instance}.study_id and (v.project_id = {project} or {SHARES})"
         f" and (v.series_id is null or v.series_id = {instance}.series_id)"
         f" and (v.instance_id is null or v.instance_id = {instance}.id))"
     )

@@ -14,6 +14,7 @@ from annotomy.projects.access import (
     Permission,
     require,
     require_scope,
+    sight_of_study,
     visible_instances,
     visible_series,
     visible_studies,
@@ -218,6 +219,16 @@ async def hold_instances(
         " on conflict (study_id, project_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing",
         project_id, study_id, sop_instance_uids, added_by,
     )  # fmt: skip
+
+
+async def bring_instances(tx: WriteTx, project_id: UUID, study_id: int, sop_instance_uids: list[str]) -> None:
+    """Puts instances that the actor may take (`takeable_instances`) into a project; the study, where all of it may be taken."""
+    async with unrestricted(tx):
+        if await sight_of_study(tx, tx.actor, study_id) == "whole":
+            await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
+        else:
+            await hold_instances(tx, project_id, study_id, sop_instance_uids, added_by=tx.actor.user_id)
+        await settle_studies(tx, [study_id])
 
 
 async def project_for_store(tx: WriteTx, actor: Actor, project_id: UUID | None) -> UUID:

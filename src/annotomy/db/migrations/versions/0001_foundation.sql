@@ -20,7 +20,7 @@ create table jobs (
   started_at timestamptz,
   finished_at timestamptz
 );
-create index jobs_of_asker on jobs (asker_id, created_at desc, id desc);
+create index jobs_of_asker on jobs (asker_id, id);           -- ids sort by the time of their making
 create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
@@ -452,29 +452,36 @@ create table segmentations (
   updated_at timestamptz not null default now(),
   version integer not null default 1
 );
+create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
 create index segmentations_of_series on segmentations (series_instance_uid, project_id);
 create index segmentations_of_study on segmentations (study_instance_uid, project_id);
 create table segmentation_versions (
   segmentation_id uuid not null references segmentations,
   version integer not null,
+  label text not null,
+  state text not null,
   shape_kji integer[] not null,
   affine_lps double precision[] not null,      -- 16 numbers, row by row: voxel index (i, j, k, 1) to LPS mm
-  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive
+  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive; null: none was written
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
   primary key (segmentation_id, version)
 );
+-- A version holds only what changed: a segment or brick is as the row with the greatest since_version up to it says.
 create table segments (
   segmentation_id uuid not null,
-  version integer not null,
-  segment_number integer not null check (segment_number >= 1),
+  segment_number integer not null check (segment_number between 1 and 65535),
+  since_version integer not null,
+  removed boolean not null default false,      -- not part of the segmentation since this version
   label text not null,
   code jsonb not null,                         -- {"value", "scheme", "meaning"}
+  category jsonb not null,                     -- the same; CID 7150 (anatomical structure, lesion, ...)
+  algorithm jsonb,                             -- {"name", "version"} of the model; null: drawn by a person
   color text not null,                         -- #rrggbb
   statistics jsonb not null,
-  primary key (segmentation_id, version, segment_number),
-  foreign key (segmentation_id, version) references segmentation_versions
+  primary key (segmentation_id, segment_number, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
 create table bricks (
   address bytea primary key,                   -- BLAKE3 of the packed bits before compression
@@ -482,13 +489,14 @@ create table bricks (
 );
 create table segment_bricks (
   segmentation_id uuid not null,
-  version integer not null,
   segment_number integer not null,
-  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15; bricks without a voxel have no row
-  address bytea not null references bricks,
-  primary key (segmentation_id, version, segment_number, brick_index),
-  foreign key (segmentation_id, version, segment_number) references segments
+  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15
+  since_version integer not null,
+  address bytea references bricks,             -- null: without a voxel since this version
+  primary key (segmentation_id, segment_number, brick_index, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
+create index segment_bricks_of_brick on segment_bricks (address);
 
 -- inference ----------------------------------------------------------------------------------------------------------
 create table predictions (
@@ -498,17 +506,19 @@ create table predictions (
   project_id uuid not null references projects,
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
-  input_digest bytea,
-  state text not null default 'queued' check (state in ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'refused')),
-  job_id uuid,
+  job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
+  outcome text check (outcome in ('succeeded', 'refused')),
   segmentation_id uuid references segmentations,
-  problem jsonb,
+  problem jsonb,                               -- of a refusal; that of a failure is the job's
+  flags text[] not null default '{}',
   quality jsonb not null default '{}',
+  input_digest bytea,                          -- BLAKE3 of what the model was given
   asked_by uuid not null references users,
   created_at timestamptz not null default now(),
-  finished_at timestamptz
+  check ((outcome = 'succeeded') = (segmentation_id is not null))
 );
-create index predictions_of_series on predictions (series_instance_uid, project_id);
+create index predictions_of_series on predictions (series_instance_uid, project_id, id);
+create index predictions_of_project on predictions (project_id, id);
 
 -- the second wall: row-level security ---------------------------------------------------------------------------------
 -- `visibility` is the one statement of who sees what; queries join it (first wall) and policies read it (second wall).
