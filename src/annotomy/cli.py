@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.audit import load_audit_key
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.demo.commands import demo_command
@@ -115,7 +116,7 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     password = sys.stdin.readline().rstrip("\n")
 
     async def create() -> None:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             password_hash = await hash_password(password)
             async with db.write(SYSTEM) as tx:
@@ -160,7 +161,7 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
     from annotomy.identity.api_keys import issue_api_key
 
     async def issue() -> str:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             async with db.write(SYSTEM) as tx:
                 row = await tx.fetchrow("select id, username from users where lower(username) = lower($1)", username)
@@ -175,6 +176,39 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
             await db.close()
 
     click.echo(asyncio.run(issue()))
+
+
+@main.group()
+def audit() -> None:
+    """The audit."""
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Check the whole hash chain; names the first bad record and exits 1 when there is one."""
+    from annotomy.ops.audit_chain import AuditChain, Verdict
+
+    settings = Settings.from_environment()
+
+    async def verify() -> Verdict:
+        db = await open_database(settings)
+        try:
+            chain = AuditChain(db, settings.data_dir)
+            await chain.append_all()
+            return await chain.verify()
+        finally:
+            await db.close()
+
+    verdict = asyncio.run(verify())
+    if not verdict.valid:
+        raise click.ClickException(f"Record {verdict.first_bad} of {verdict.records}: {verdict.problem}.")
+    click.echo(f"{verdict.records} records, all as they were written.")
+
+
+async def open_database(settings: Settings) -> Database:
+    """For one command: one connection, and the key that seals what it records."""
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
 
 
 def database_url(settings: Settings) -> str:

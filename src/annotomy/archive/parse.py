@@ -19,6 +19,7 @@ from annotomy.archive.errors import NotDicom
 from annotomy.dicom.attributes import Attributes, tags_of
 from annotomy.dicom.frames import Dimensions, frame_table
 from annotomy.dicom.scanner import Scan, ScanError, is_uid, scan
+from annotomy.projects.attributes import ATTRIBUTES, Table, of_table, rule_values
 
 EARLIEST = datetime(1800, 1, 1)
 """Where studies without a date stand in time order."""
@@ -40,7 +41,7 @@ INSTANCE_KEYWORDS = (
 
 
 _PIXEL_KEYWORDS = ("SamplesPerPixel", "PhotometricInterpretation")
-_WANTED = tags_of({*STUDY_KEYWORDS, *SERIES_KEYWORDS, *INSTANCE_KEYWORDS, *_PIXEL_KEYWORDS})
+_WANTED = tags_of({*STUDY_KEYWORDS, *SERIES_KEYWORDS, *INSTANCE_KEYWORDS, *_PIXEL_KEYWORDS, *ATTRIBUTES})
 _EXTENDED_OFFSET_TABLE = 0x7FE00001
 _WANTED_TAGS = frozenset(tag for tag, _ in _WANTED.values()) | {_EXTENDED_OFFSET_TABLE}
 
@@ -102,6 +103,7 @@ def _parse(found: Scan, file: bytes | mmap.mmap) -> ParsedInstance:
             "series_description": attributes.text("SeriesDescription", 128),
             "body_part_examined": attributes.text("BodyPartExamined", 64),
             "attributes": attributes.json(SERIES_KEYWORDS),
+            "rule_values": _rule_values(attributes, "series"),
         },
         instance_columns={
             "sop_instance_uid": uids["SOPInstanceUID"],
@@ -113,6 +115,7 @@ def _parse(found: Scan, file: bytes | mmap.mmap) -> ParsedInstance:
             "number_of_frames": number_of_frames,
             "data_set_digest": _data_set_digest(found, file),
             "attributes": attributes.json(INSTANCE_KEYWORDS),
+            "rule_values": _rule_values(attributes, "instance"),
         },
         header=zstandard.ZstdCompressor(level=3).compress(_header(found, file)),
         frames=frames,
@@ -135,7 +138,14 @@ def _study_columns(attributes: Attributes, study_instance_uid: str) -> dict[str,
         "study_description": attributes.text("StudyDescription", 128),
         "accession_number": attributes.text("AccessionNumber", 64),
         "attributes": attributes.json(STUDY_KEYWORDS),
+        "rule_values": _rule_values(attributes, "study"),
     }
+
+
+def _rule_values(attributes: Attributes, table: Table) -> dict[str, list[str]]:
+    return rule_values(
+        table, ((name, attributes.texts(name)) for name in of_table(table) if not name.endswith("InstanceUID"))
+    )
 
 
 def name_key(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from annotomy.archive.parse import name_key
 from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest
-from annotomy.projects.access import visible_studies
+from annotomy.projects.access import visible_instances, visible_series, visible_studies
 
 Level = Literal["study", "series", "instance"]
 MAX_RESULTS = 5000
@@ -63,29 +63,59 @@ _INSTANCE_COLUMNS = {
 }
 MATCHABLE = {**_STUDY_COLUMNS, **_SERIES_COLUMNS, **_INSTANCE_COLUMNS}
 
-_STUDY_SELECT = (
-    "st.attributes as study, st.modalities, st.series_count as study_series, st.instance_count as study_instances"
+
+@dataclass(frozen=True, slots=True)
+class _LevelSql:
+    """`order` are columns and expressions; a page is cut first, then what is visible inside of its rows is counted."""
+
+    source: str
+    selected: str
+    visible: str
+    order: tuple[str, ...]
+    counted: str = ""
+
+
+_WHOLE_STUDY = "exists (select from visibility v where v.study_id = {study} and v.series_id is null)"
+_SEEN_IN_SERIES = (
+    "case when exists (select from visibility v where v.study_id = {se}.study_id"
+    " and (v.series_id is null or v.series_id = {se}.id) and v.instance_id is null) then {se}.instance_count"
+    f" else (select count(*) from instances ci where ci.series_id = {{se}}.id and {visible_instances('ci')}) end"
 )
-_LEVELS: dict[Level, tuple[str, str, str]] = {
-    "study": (f"{_STUDY_SELECT}", "studies st", "st.study_at desc, st.id desc"),
-    "series": (
-        f"{_STUDY_SELECT}, se.attributes as series, se.instance_count as series_instances",
+_STUDY_ORDER = ("st.study_at desc", "st.id desc")
+_LEVELS: dict[Level, _LevelSql] = {
+    "study": _LevelSql("studies st", "", visible_studies("st.id"), _STUDY_ORDER),
+    "series": _LevelSql(
         "studies st join series se on se.study_id = st.id",
-        "st.study_at desc, st.id desc, se.series_number nulls last, se.id",
+        ", se.id as series_id, se.attributes as series",
+        visible_series("se"),
+        (*_STUDY_ORDER, "se.series_number nulls last", "se.id"),
+        counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
-    "instance": (
-        f"{_STUDY_SELECT}, se.attributes as series, se.instance_count as series_instances, i.attributes as instance,"
-        " i.transfer_syntax_uid",
+    "instance": _LevelSql(
         "studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id",
-        "st.study_at desc, st.id desc, se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
+        ", se.id as series_id, se.attributes as series, i.attributes as instance, i.transfer_syntax_uid",
+        visible_instances("i"),
+        (*_STUDY_ORDER, "se.series_number nulls last", "se.id", "i.instance_number nulls last", "i.id"),
+        counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
 }
+# Counts are counts of what is visible (PS3.18 10.6.3.3 leaves them to the server; a hidden series must not show in them).
+_STUDY_COUNTS = f"""
+cross join lateral (
+  select p.all_modalities as modalities, p.all_series::bigint as study_series, p.all_instances::bigint as study_instances
+  where {_WHOLE_STUDY.format(study="p.study_id")}
+  union all
+  select coalesce(array_agg(distinct s.modality) filter (where s.modality <> ''), '{{}}'), count(*), sum(s.seen)::bigint
+  from (select cs.modality, {_SEEN_IN_SERIES.format(se="cs")} as seen from series cs
+        where cs.study_id = p.study_id and {visible_series("cs")}
+          and not {_WHOLE_STUDY.format(study="p.study_id")}) s
+  having count(*) > 0) c"""
 
 
 async def query(tx: ReadTx, asked: Query) -> QueryResult:
     """Raises BadRequest for a value that the key's form does not allow."""
-    selected, source, order = _LEVELS[asked.level]
-    conditions, values = [visible_studies("st.id")], list[Any]()
+    level = _LEVELS[asked.level]
+    conditions, values = [level.visible], list[Any]()
     for keyword, value in asked.match.items():
         column = _STUDY_COLUMNS.get(keyword)
         if column is None and asked.level == "study" and keyword in (_SERIES_COLUMNS | _INSTANCE_COLUMNS):
@@ -98,9 +128,13 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
         if column is not None and value not in ("", "*"):
             conditions.append(_condition(keyword, column, value, values))
     values += [min(asked.limit, MAX_RESULTS), asked.offset]
+    keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
+    outer = ", ".join(f"p.o{n} {one.partition(' ')[2]}" for n, one in enumerate(level.order))
     rows = await tx.fetch(
-        f"select {selected} from {source} where {' and '.join(conditions)} order by {order}"
-        f" limit ${len(values) - 1} offset ${len(values)}",
+        f"select p.*, c.*{level.counted} from (select st.id as study_id, st.attributes as study,"
+        " st.modalities as all_modalities, st.series_count as all_series, st.instance_count as all_instances,"
+        f" {keys}{level.selected} from {level.source} where {' and '.join(conditions)} order by {', '.join(level.order)}"
+        f" limit ${len(values) - 1} offset ${len(values)}) p {_STUDY_COUNTS} order by {outer}",
         *values,
     )
     return QueryResult([_to_json(asked.level, row) for row in rows])
@@ -113,7 +147,12 @@ def _condition(keyword: str, column: tuple[str, str], value: str, values: list[A
         return f"{name} = any(${len(values)})"
     if kind == "array":
         values.append([item for item in re.split(r"[\\,]", value) if item])
-        return f"{name} && ${len(values)}::text[]"
+        at = f"${len(values)}::text[]"
+        # A modality of which the asker sees no series is not found by it.
+        return (
+            f"({name} && {at} and ({_WHOLE_STUDY.format(study='st.id')} or exists (select from series ms"
+            f" where ms.study_id = st.id and ms.modality = any ({at}) and {visible_series('ms')})))"
+        )
     if kind == "number":
         try:
             values.append(int(value))

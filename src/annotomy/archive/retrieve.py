@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx
 from annotomy.errors import NotFound
-from annotomy.projects.access import visible_studies
+from annotomy.projects.access import visible_instances
 from annotomy.services import Services
 
 MAX_HEADER_BYTES = 256 << 20
@@ -49,7 +49,7 @@ async def locate(
     sop_instance_uid: str | list[str] | None = None,
 ) -> list[InstanceLocation]:
     """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none."""
-    conditions, values = [visible_studies("i.study_id")], list[Any]()
+    conditions, values = [visible_instances("i")], list[Any]()
     for column, key in (
         ("st.patient_id", patient_id),
         ("st.study_instance_uid", study_instance_uid),

@@ -27,8 +27,9 @@ from annotomy.db.engine import WriteTx
 from annotomy.errors import Problem
 from annotomy.events import Event, emit
 from annotomy.ports import BlobStat
-from annotomy.projects.access import sees_study
-from annotomy.projects.service import hold_study, project_for_store
+from annotomy.projects.access import sight_of_study
+from annotomy.projects.service import hold_instances, hold_study, project_for_store
+from annotomy.projects.visibility import settle_studies
 from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
@@ -180,7 +181,8 @@ async def _write_study(
     tx: WriteTx, project_id: UUID, study_instance_uid: str, items: list[Kept]
 ) -> dict[int, StoreOutcome]:
     study_id, is_new = await _study_row(tx, items[0].parsed)
-    if not is_new and not await sees_study(tx, tx.actor, study_id):
+    sight = "whole" if is_new else await sight_of_study(tx, tx.actor, study_id)
+    if sight == "none":
         # Nobody gains a study by naming its UID.
         problem = HeldElsewhere("The study is kept where you have no access.")
         return {id(item): item.outcome("refused", problem) for item in items}
@@ -207,8 +209,13 @@ async def _write_study(
         await emit(tx, event)
     if all(outcome.state == "refused" for outcome in outcomes.values()):
         await tx.execute("delete from studies where id = $1 and instance_count = 0", study_id)
-    else:
+        return outcomes
+    if sight == "whole":
         await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
+    else:  # who sees a part brings in what they bring, and gains nothing else of the study
+        sent = [outcome.sop_instance_uid for outcome in outcomes.values() if outcome.state == "stored"]
+        await hold_instances(tx, project_id, study_id, sent, added_by=tx.actor.user_id)
+    await settle_studies(tx, [study_id])
     return outcomes
 
 
@@ -242,7 +249,10 @@ where id = $1"""
 
 
 async def _study_row(tx: WriteTx, parsed: ParsedInstance) -> tuple[int, bool]:
-    """The study's key and whether it was made just now; its row is locked until the end, which serialises the counts."""
+    """The study's key and whether it was made just now; its row is locked until the end, which serialises the counts.
+
+    Not `for update`: rows that name the study may be written by others meanwhile (projects/visibility.py).
+    """
     find = "select id from studies where study_instance_uid = $1 for no key update"
     known = await tx.fetchval(find, parsed.study_instance_uid)
     if known is not None:
@@ -272,7 +282,7 @@ async def _series_row(tx: WriteTx, study_id: int, parsed: ParsedInstance) -> tup
 _INSTANCE_TYPES = {
     "sop_instance_uid": "text", "sop_class_uid": "text", "transfer_syntax_uid": "text", "instance_number": "integer",
     "image_rows": "integer", "image_columns": "integer", "number_of_frames": "integer", "attributes": "jsonb",
-    "data_set_digest": "bytea",
+    "rule_values": "jsonb", "data_set_digest": "bytea",
 }  # fmt: skip
 """What parsing says of an instance, as columns."""
 _KEPT_TYPES = {**_INSTANCE_TYPES, "blob_address": "text", "blob_size": "bigint", "header": "bytea", "frames": "bytea"}

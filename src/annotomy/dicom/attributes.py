@@ -85,6 +85,10 @@ class Attributes:
         known = self._plain(keyword)
         return (text_of(self._dataset, keyword) if known is None else known[1].decode("ascii"))[:limit]
 
+    def texts(self, keyword: str) -> list[str]:
+        """Each of its values; one that is missing or cannot be read is no value."""
+        return [text for text in self.text(keyword, MAX_VALUE_BYTES).split("\\") if text]
+
     def whole(self, keyword: str) -> int | None:
         """The number before a decimal point; None when there is none that fits 32 bits."""
         tag, _ = self._wanted[keyword]

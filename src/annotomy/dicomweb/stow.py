@@ -27,7 +27,12 @@ DICOM_JSON = "application/dicom+json"
 
 
 @post(
-    "/dicom-web/studies", status_code=200, operation_id="StoreInstances", tags=["dicomweb"], request_max_body_size=None
+    "/dicom-web/studies",
+    status_code=200,
+    operation_id="StoreInstances",
+    opt={"permission": "study.store"},
+    tags=["dicomweb"],
+    request_max_body_size=None,
 )
 async def store(
     request: Request[Any, Any, Any],
@@ -43,6 +48,7 @@ async def store(
     "/dicom-web/studies/{study_instance_uid:str}",
     status_code=200,
     operation_id="StoreInstancesOfStudy",
+    opt={"permission": "study.store"},
     tags=["dicomweb"],
     request_max_body_size=None,
 )
