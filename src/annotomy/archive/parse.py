@@ -143,9 +143,7 @@ def _study_columns(attributes: Attributes, study_instance_uid: str) -> dict[str,
 
 
 def _rule_values(attributes: Attributes, table: Table) -> dict[str, list[str]]:
-    return rule_values(
-        table, ((name, attributes.texts(name)) for name in of_table(table) if not name.endswith("InstanceUID"))
-    )
+    return rule_values(table, ((name, attributes.texts(name)) for name in of_table(table) if not name.endswith("UID")))
 
 
 def name_key(name: str) -> str:
