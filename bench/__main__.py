@@ -6,7 +6,14 @@ import sys
 from bench import annotations, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
-BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations, "scanner": scanner}
+BENCHMARKS = {
+    "upload": upload,
+    "stow": stow,
+    "qido": qido,
+    "wado": wado,
+    "annotations": annotations,
+    "scanner": scanner,
+}
 
 
 def main() -> None:
