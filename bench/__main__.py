@@ -3,15 +3,17 @@
 import argparse
 import sys
 
-from bench import annotations, qido, scanner, setup, stow, upload, wado
+from bench import annotations, cstore, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
     "upload": upload,
     "stow": stow,
+    "cstore": cstore,
     "qido": qido,
     "wado": wado,
     "annotations": annotations,
+    "models": models,
     "scanner": scanner,
 }
 

@@ -1,5 +1,6 @@
 """The composition root: every collaborator and the only list of routers."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,6 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
@@ -21,6 +21,7 @@ from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
+from annotomy.http.openapi import DocumentPlugin, document, document_30
 from annotomy.http.problems import (
     failure_response,
     http_exception_response,
@@ -32,6 +33,9 @@ from annotomy.identity.authenticate import Authenticator
 from annotomy.identity.routes import VIEWER_COOKIE
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
+from annotomy.inference.routes import routers as inference_routers
+from annotomy.inference.runners.installed import installed_runners
+from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.health import Readiness
@@ -50,6 +54,7 @@ API_ROUTERS: list[Router] = [
     uploads_router,
     manifests_router,
     segmentations_router,
+    *inference_routers,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -61,14 +66,16 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
     db = await Database.connect(database_url, pool_size=settings.database.pool_size)
+    models = ModelProcess(settings.models)
     try:
         yield Services(
             settings=settings,
             db=db,
             blobs=blob_store(settings),
-            runners={},
+            runners=installed_runners(models),
         )
     finally:
+        await asyncio.to_thread(models.close)
         await db.close()
 
 
@@ -140,7 +147,10 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             title="Annotomy",
             version=annotomy.__version__,
             path="/api/v1",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[
+                DocumentPlugin("/openapi.json", document),
+                DocumentPlugin("/openapi-3.0.json", document_30),
+            ],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"bearer": []}],
         ),

@@ -12,9 +12,14 @@ import click
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
+from annotomy.demo.commands import demo_command
+from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
+from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.commands import doctor_command
 from annotomy.settings import Settings
+from annotomy.transfer.commands import export_command, import_command
 
 
 class _Commands(click.Group):
@@ -33,6 +38,13 @@ class _Commands(click.Group):
 @click.version_option(package_name="annotomy")
 def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
+
+
+main.add_command(demo_command)
+main.add_command(doctor_command)
+main.add_command(import_command)
+main.add_command(export_command)
+main.add_command(model)
 
 
 @main.command()
@@ -57,6 +69,24 @@ def worker() -> None:
     settings = Settings.from_environment()
     configure_logs(settings.log_level, process="worker")
     asyncio.run(run_worker(settings, database_url(settings)))
+
+
+@main.command()
+def dimse() -> None:
+    """Run the DICOM listener alone, beside a server with ANNOTOMY_DIMSE_PORT=0."""
+    import uvloop
+
+    from annotomy.app import open_services
+    from annotomy.dimse.server import run_listener
+
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, process="dimse")
+
+    async def listen() -> None:
+        async with open_services(settings, database_url(settings)) as services:
+            await run_listener(services)
+
+    uvloop.run(listen())
 
 
 @main.command()
@@ -97,6 +127,29 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     click.echo(f"User {name} created.")
 
 
+@user.command("password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, required=True, help="Read the new password from standard input.")
+def user_password(name: str, password_stdin: bool) -> None:
+    """Give the user called NAME a new password; their sessions end."""
+    from annotomy.identity.passwords import hash_password
+    from annotomy.identity.users import set_password
+
+    password = sys.stdin.readline().rstrip("\n")
+
+    async def change() -> None:
+        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        try:
+            password_hash = await hash_password(password)
+            async with db.write(SYSTEM) as tx:
+                await set_password(tx, username=name, password_hash=password_hash)
+        finally:
+            await db.close()
+
+    asyncio.run(change())
+    click.echo(f"User {name} has a new password.")
+
+
 @main.command("api-key")
 @click.argument("action", type=click.Choice(["create"]))
 @click.option("--user", "username", required=True, help="Whose key.")
@@ -130,6 +183,9 @@ def database_url(settings: Settings) -> str:
     if url is not None:
         return url
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
+
+
+main.add_command(peer_commands(lambda: database_url(Settings.from_environment())))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     # Protocol edges, then what composes everything.
     ("dicomweb", "dimse"),
-    ("app", "worker", "cli", "supervisor", "supervised", "demo"),
+    ("app", "worker", "cli", "supervisor", "supervised", "transfer", "demo"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FEATURES = frozenset(name for name in LEVEL if LEVEL["events"] < LEVEL[name] < LEVEL["dicomweb"])

@@ -5,6 +5,7 @@ their structure, and nothing here reads what it has not passed.
 """
 
 import mmap
+import unicodedata
 import zlib
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from blake3 import blake3
 
 from annotomy.archive.errors import NotDicom
 from annotomy.dicom.attributes import Attributes, tags_of
@@ -109,6 +111,7 @@ def _parse(found: Scan, file: bytes | mmap.mmap) -> ParsedInstance:
             "image_rows": attributes.whole("Rows"),
             "image_columns": attributes.whole("Columns"),
             "number_of_frames": number_of_frames,
+            "data_set_digest": _data_set_digest(found, file),
             "attributes": attributes.json(INSTANCE_KEYWORDS),
         },
         header=zstandard.ZstdCompressor(level=3).compress(_header(found, file)),
@@ -123,7 +126,7 @@ def _study_columns(attributes: Attributes, study_instance_uid: str) -> dict[str,
         "study_instance_uid": study_instance_uid,
         "patient_id": attributes.text("PatientID", 128),
         "patient_name": patient_name,
-        "name_key": patient_name.lower(),
+        "name_key": name_key(patient_name),
         "patient_birth_date": _date(attributes, "PatientBirthDate"),
         "patient_sex": attributes.text("PatientSex", 16),
         "study_date": study_date,
@@ -133,6 +136,20 @@ def _study_columns(attributes: Attributes, study_instance_uid: str) -> dict[str,
         "accession_number": attributes.text("AccessionNumber", 64),
         "attributes": attributes.json(STUDY_KEYWORDS),
     }
+
+
+def name_key(name: str) -> str:
+    """What names are compared by: without case, composed (NFC), without the empty components at a group's end."""
+    folded = unicodedata.normalize("NFC", name).lower()
+    return "=".join(group.rstrip("^ ") for group in folded.split("=")).rstrip("=")
+
+
+def _data_set_digest(found: Scan, file: bytes | mmap.mmap) -> bytes:
+    """Two files with the same data set differ by who wrote their meta information; they are the same instance."""
+    hasher = blake3(found.transfer_syntax_uid.encode())
+    with memoryview(file) as whole, whole[found.meta_end :] as data_set:
+        hasher.update(data_set)
+    return hasher.digest()
 
 
 def _header(found: Scan, file: bytes | mmap.mmap) -> bytes:

@@ -43,21 +43,24 @@ _FROM = " from instances i join series se on se.id = i.series_id join studies st
 async def locate(
     tx: ReadTx,
     *,
-    study_instance_uid: str | None = None,
-    series_instance_uid: str | None = None,
-    sop_instance_uid: str | None = None,
+    patient_id: str | None = None,
+    study_instance_uid: str | list[str] | None = None,
+    series_instance_uid: str | list[str] | None = None,
+    sop_instance_uid: str | list[str] | None = None,
 ) -> list[InstanceLocation]:
-    """The instances under these UIDs that the actor may see, in series and instance order. Raises NotFound for none."""
+    """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none."""
     conditions, values = [visible_studies("i.study_id")], list[Any]()
-    for column, uid in (
+    for column, key in (
+        ("st.patient_id", patient_id),
         ("st.study_instance_uid", study_instance_uid),
         ("se.series_instance_uid", series_instance_uid),
         ("i.sop_instance_uid", sop_instance_uid),
     ):
-        if uid is not None:
-            values.append(uid)
-            conditions.append(f"{column} = ${len(values)}")
-    assert values, "at least one UID"
+        if key is not None:
+            values.append(key)
+            at = f"${len(values)}"
+            conditions.append(f"{column} = any({at})" if isinstance(key, list) else f"{column} = {at}")
+    assert values, "at least one key"
     rows = await tx.fetch(
         f"{_SELECT}{_FROM} where {' and '.join(conditions)}"
         " order by se.series_number nulls last, se.id, i.instance_number nulls last, i.id",

@@ -1,12 +1,14 @@
 """NIfTI-1/2 into a DICOM series whose geometry is the file's own.
 
-NIfTI's world is RAS+ millimetres, DICOM's is LPS+: x and y change sign. A voxel (i, j, k) becomes column i, row j of
-slice k, so that no value is resampled. Sheared grids have no DICOM form and are refused.
+NIfTI's world is RAS+ millimetres, DICOM's is LPS+: x and y change sign. Slice k stays slice k. Within the slices the axes
+are turned or flipped to how radiologists look at that plane, since viewers show a slice as it is stored; no value is
+resampled. Sheared grids have no DICOM form and are refused.
 """
 
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ MAX_UNPACKED_FLOOR_BYTES: Final = 256 << 20
 """Up to this size by any ratio: label volumes are mostly zeros."""
 WINDOW_SAMPLES: Final = 1 << 20
 """Voxels that the default window is made from, spread over the volume."""
+MAX_LABEL_CHARACTERS: Final = 64
 MAX_SHEAR: Final = 1e-3
 """Largest cosine between two grid axes; rounding of real headers stays far below."""
 
@@ -42,10 +45,10 @@ class NiftiError(ValueError):
     """The file is no NIfTI volume that has a DICOM form; the text says why."""
 
 
-def nifti_to_dicom(path: Path, *, salt: str, modality: str = "MR") -> Iterator[bytes]:
-    """The slices as Part-10 files. UIDs derive from the content and `salt`: the same upload makes the same instances.
+def nifti_to_dicom(path: Path, *, salt: str, filename: str = "", modality: str = "MR") -> Iterator[bytes]:
+    """The slices as Part-10 files. UIDs derive from content, `salt` and `filename`: the same upload makes the same instances.
 
-    One slice is in memory at a time; a packed file is unpacked beside `path` and removed at the end.
+    NIfTI names nobody. The file's name, which is all that people know such a volume by, stands for patient and series. One slice is in memory at a time; a packed file is unpacked beside `path` and removed at the end.
     """
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -56,19 +59,20 @@ def nifti_to_dicom(path: Path, *, salt: str, modality: str = "MR") -> Iterator[b
         if plain.stat().st_size > MAX_FILE_BYTES:
             raise NiftiError("The file is larger than is taken in.")
         with plain.open("rb") as file:
-            yield from _slices(file, salt, modality)
+            yield from _slices(file, salt, _label(filename), modality)
     finally:
         if packed:
             plain.unlink(missing_ok=True)
 
 
-def _slices(file: IO[bytes], salt: str, modality: str) -> Iterator[bytes]:
+def _slices(file: IO[bytes], salt: str, label: str, modality: str) -> Iterator[bytes]:
     hasher = hashlib.sha256()
     while piece := file.read(1 << 20):
         hasher.update(piece)
-    hasher.update(salt.encode())
+    hasher.update(salt.encode() + label.encode())
     volume = _Volume(file)
-    affine_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine_ras
+    upright = _upright(np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine_ras, volume.shape)
+    affine_lps = upright.affine_lps
     axes = affine_lps[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     if not np.all(np.isfinite(affine_lps)) or np.any(spacing < 1e-6) or np.any(spacing > 1e6):
@@ -78,11 +82,46 @@ def _slices(file: IO[bytes], salt: str, modality: str) -> Iterator[bytes]:
         raise NiftiError("The grid is sheared, which DICOM cannot say.")
     storage = _measure(volume)
     digest = hasher.digest()
-    common = _common(digest, modality, directions, spacing, storage, volume.shape)
+    common = _common(digest, label, modality, directions, spacing, storage, upright.shape)
     for k in range(volume.shape[2]):
         position = affine_lps @ np.array([0.0, 0.0, k, 1.0])
-        pixels = np.ascontiguousarray(storage.quantise(volume.slice(k)).T)
+        pixels = np.ascontiguousarray(storage.quantise(upright.of(volume.slice(k))).T)
         yield _slice(common, digest, k, position[:3], pixels)
+
+
+LEFT, POSTERIOR, INFERIOR = np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), np.array([0, 0, -1.0])
+# Where rows run to the right, and columns down, on a screen: sagittal, coronal, axial, by the axis of the slices' normal.
+_SHOWN_AS = ((POSTERIOR, INFERIOR), (LEFT, INFERIOR), (LEFT, POSTERIOR))
+
+
+@dataclass(frozen=True, slots=True)
+class _Upright:
+    """How a slice is turned so that i runs along the rows and j along the columns of the usual view."""
+
+    affine_lps: NDArray[np.float64]
+    shape: tuple[int, int, int]
+    swapped: bool
+    flipped: tuple[int, ...]
+
+    def of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.flip(values.T if self.swapped else values, self.flipped)
+
+
+def _upright(affine_lps: NDArray[np.float64], shape: tuple[int, ...]) -> _Upright:
+    """The same voxels at the same places, slices upright."""
+    affine, sides = affine_lps.copy(), [*shape]
+    right, down = _SHOWN_AS[int(np.argmax(np.abs(affine[:3, 2])))]
+    i, j = affine[:3, 0], affine[:3, 1]
+    swapped = bool(abs(i @ down) + abs(j @ right) > abs(i @ right) + abs(j @ down))
+    if swapped:
+        affine, sides = affine[:, [1, 0, 2, 3]], [sides[1], sides[0], sides[2]]
+    flipped: list[int] = []
+    for axis, wanted in ((0, right), (1, down)):
+        if affine[:3, axis] @ wanted < 0:
+            flipped.append(axis)
+            affine[:, 3] += (sides[axis] - 1) * affine[:, axis]
+            affine[:, axis] *= -1
+    return _Upright(affine, (sides[0], sides[1], sides[2]), swapped, tuple(flipped))
 
 
 def _unpack(path: Path, plain: Path) -> None:
@@ -177,6 +216,7 @@ def _measure(volume: _Volume) -> _Storage:
 
 def _common(
     digest: bytes,
+    label: str,
     modality: str,
     directions: NDArray[np.float64],
     spacing: NDArray[np.float64],
@@ -191,8 +231,8 @@ def _common(
         "Modality": modality,
         "Manufacturer": "",
         "StudyDescription": "Imported from NIfTI",
-        "SeriesDescription": "NIfTI volume",
-        "PatientName": "NIfTI^Import", "PatientID": digest.hex()[:16], "PatientBirthDate": "", "PatientSex": "",
+        "SeriesDescription": label or "NIfTI volume",
+        "PatientName": label or "NIfTI^Import", "PatientID": digest.hex()[:16], "PatientBirthDate": "", "PatientSex": "",
         "StudyInstanceUID": _uid(digest, "study"),
         "SeriesInstanceUID": _uid(digest, "series"),
         "FrameOfReferenceUID": _uid(digest, "frame of reference"),
@@ -228,6 +268,12 @@ def _slice(
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _label(filename: str) -> str:
+    """The name without folder and suffix, as text that PN and LO take (PS3.5 6.2: 64 characters, no delimiter)."""
+    stem = re.sub(r"\.nii(\.gz)?$", "", re.split(r"[/\\]", filename)[-1], flags=re.IGNORECASE)
+    return " ".join(re.sub(r"[\x00-\x1f\x7f^=]", " ", stem).split())[:MAX_LABEL_CHARACTERS].strip()
 
 
 def _uid(digest: bytes, what: str) -> UID:

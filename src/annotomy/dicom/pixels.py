@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
 MAX_FRAME_SAMPLES = 1 << 28
 """rows x columns x samples of one frame: 16384 x 16384, above what scanners and slide tiles make."""
@@ -39,6 +40,8 @@ def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
     try:
         if str(dataset.file_meta.TransferSyntaxUID) in _JPEG_OF_IMAGECODECS:
             return _jpeg_frame(dataset, frame_index)
+        if dataset.BitsAllocated == 1 and not UID(dataset.file_meta.TransferSyntaxUID).is_compressed:
+            return _bit_frame(dataset, frame_index, samples)
         values = pixel_array(dataset, index=frame_index)
     except (
         ValueError,
@@ -52,6 +55,16 @@ def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
     ) as error:
         raise PixelError(f"The frame cannot be decoded ({type(error).__name__}).") from error
     return np.asarray(values)
+
+
+def _bit_frame(dataset: Dataset, frame_index: int, samples: int) -> NDArray[Any]:
+    """0 and 1. Frames of one bit follow each other without padding, so one may begin inside a byte (PS3.5 8.1.1)."""
+    start = frame_index * samples
+    held = np.frombuffer(dataset.PixelData, np.uint8)[start // 8 : (start + samples + 7) // 8]
+    bits = np.unpackbits(held, bitorder="little")[start % 8 :][:samples]
+    if bits.size != samples:
+        raise PixelError("The pixel data is cut off.")
+    return bits.reshape(int(dataset.Rows), int(dataset.Columns))
 
 
 def _jpeg_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:

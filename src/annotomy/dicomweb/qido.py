@@ -10,6 +10,7 @@ from pydicom.datadict import keyword_for_tag
 from annotomy.actor import Actor
 from annotomy.archive.query import Level, Query, query
 from annotomy.errors import BadRequest
+from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -27,7 +28,7 @@ async def studies(
 
 @get(
     ["/dicom-web/series", "/dicom-web/studies/{study_instance_uid:str}/series"],
-    operation_id="QuerySeries",
+    operation_id=per_level("QuerySeries"),
     tags=["dicomweb"],
 )
 async def series(
@@ -43,7 +44,7 @@ async def series(
         "/dicom-web/studies/{study_instance_uid:str}/instances",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances",
     ],
-    operation_id="QueryInstances",
+    operation_id=per_level("QueryInstances"),
     tags=["dicomweb"],
 )
 async def instances(

@@ -20,6 +20,7 @@ from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
 from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -44,7 +45,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/metadata",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
-    operation_id="RetrieveMetadata",
+    operation_id=per_level("RetrieveMetadata"),
     tags=["dicomweb"],
 )
 async def metadata(
@@ -64,7 +65,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
-    operation_id="RetrieveInstances",
+    operation_id=per_level("RetrieveInstances"),
     tags=["dicomweb"],
 )
 async def instances(
@@ -125,7 +126,7 @@ async def frames(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
         "/frames/{frame_list:str}/rendered",
     ],
-    operation_id="RetrieveRendered",
+    operation_id=per_level("RetrieveRendered"),
     tags=["dicomweb"],
 )
 async def rendered(
@@ -147,7 +148,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/thumbnail",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
-    operation_id="RetrieveThumbnail",
+    operation_id=per_level("RetrieveThumbnail"),
     tags=["dicomweb"],
 )
 async def thumbnail(

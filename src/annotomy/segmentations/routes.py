@@ -17,6 +17,7 @@ from annotomy.actor import Actor
 from annotomy.dicom.geometry import voxel_volume_mm3
 from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
+from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.segmentations import body, edit, export, importing, query
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES
@@ -105,7 +106,7 @@ async def get_statistics(
 
 @get(
     ["/{segmentation_id:uuid}/masks", "/{segmentation_id:uuid}/versions/{version:int}/masks"],
-    operation_id="GetMasks",
+    operation_id=per_level("GetMasks"),
     media_type=body.MEDIA_TYPE,
     opt={"exclude_from_compression": True},  # compressed here, off the event loop
 )

@@ -20,7 +20,7 @@ create table jobs (
   started_at timestamptz,
   finished_at timestamptz
 );
-create index jobs_of_asker on jobs (asker_id, created_at desc, id desc);
+create index jobs_of_asker on jobs (asker_id, id);           -- ids sort by the time of their making
 create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
@@ -182,6 +182,7 @@ create table instances (
   number_of_frames integer not null default 0, -- 0: no pixel data
   blob_address text collate "C" not null references blobs,
   blob_size bigint not null,
+  data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
   created_at timestamptz not null default now()
 );
@@ -361,17 +362,35 @@ create table predictions (
   project_id uuid not null references projects,
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
-  input_digest bytea,
-  state text not null default 'queued' check (state in ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'refused')),
-  job_id uuid,
+  job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
+  outcome text check (outcome in ('succeeded', 'refused')),
   segmentation_id uuid references segmentations,
-  problem jsonb,
+  problem jsonb,                               -- of a refusal; that of a failure is the job's
+  flags text[] not null default '{}',
   quality jsonb not null default '{}',
+  input_digest bytea,                          -- BLAKE3 of what the model was given
   asked_by uuid not null references users,
   created_at timestamptz not null default now(),
-  finished_at timestamptz
+  check ((outcome = 'succeeded') = (segmentation_id is not null))
 );
-create index predictions_of_series on predictions (series_instance_uid, project_id);
+create index predictions_of_series on predictions (series_instance_uid, project_id, id);
+create index predictions_of_project on predictions (project_id, id);
+
+-- dimse --------------------------------------------------------------------------------------------------------------
+create table dimse_peers (
+  id uuid primary key,
+  ae_title text collate "C" not null unique,
+  network cidr,                                -- where the peer calls from; null: any address
+  user_id uuid not null references users,      -- the principal that it acts as
+  project_id uuid references projects on delete cascade, -- what it stores goes here and it sees only this; null: the principal's
+  may_store boolean not null,
+  may_query boolean not null,
+  may_retrieve boolean not null,
+  host text,                                   -- where it listens: C-MOVE destination, storage commitment results
+  port integer check (port between 1 and 65535),
+  created_at timestamptz not null default now(),
+  check ((host is null) = (port is null))
+);
 
 -- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
 -- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
