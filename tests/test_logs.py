@@ -15,7 +15,8 @@ def raised() -> BaseException:
         except ValueError as error:
             raise KeyError("Kim^Younghee") from error
     except KeyError as error:
-        return error
+        found = error
+    return found
 
 
 @pytest.mark.parametrize("form", ["instance", "tuple"])
@@ -31,7 +32,7 @@ def test_an_exception_is_told_by_types_and_places_alone(form: str) -> None:
 
 def test_the_exception_being_handled_is_told() -> None:
     try:
-        raise OSError("secret")
+        raise OSError("secret")  # noqa: TRY301 - what is being handled is the subject
     except OSError:
         line = _render(None, "error", _where_it_failed(None, "error", {"event": "x", "exc_info": True}))
     assert "OSError" in line
