@@ -3,10 +3,19 @@
 import argparse
 import sys
 
-from bench import annotations, models, qido, setup, stow, upload, wado
+from bench import annotations, cstore, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
-BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations, "models": models}
+BENCHMARKS = {
+    "upload": upload,
+    "stow": stow,
+    "cstore": cstore,
+    "qido": qido,
+    "wado": wado,
+    "annotations": annotations,
+    "models": models,
+    "scanner": scanner,
+}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 from litestar import Litestar, Request, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
@@ -15,13 +16,19 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
+from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
 from annotomy.http.openapi import DocumentPlugin, document, document_30
-from annotomy.http.problems import failure_response, http_exception_response, problem_response
+from annotomy.http.problems import (
+    failure_response,
+    http_exception_response,
+    problem_response,
+    unreadable_text_response,
+)
 from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.authenticate import Authenticator
 from annotomy.identity.routes import VIEWER_COOKIE
@@ -32,8 +39,14 @@ from annotomy.inference.runners.installed import installed_runners
 from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
+from annotomy.ops.audit_requests import audit_requests
+from annotomy.ops.audit_routes import router as audit_router
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
+from annotomy.ops.upkeep import upkeep
+from annotomy.projects.access import require_declared
+from annotomy.projects.access_routes import router as access_router
+from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
@@ -41,14 +54,17 @@ from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [
+API_ROUTERS: list[Any] = [
     jobs_router,
     identity_router,
     projects_router,
+    *role_and_group_handlers,
+    access_router,
     uploads_router,
     manifests_router,
     segmentations_router,
     *inference_routers,
+    audit_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -59,7 +75,8 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 @asynccontextmanager
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
-    db = await Database.connect(database_url, pool_size=settings.database.pool_size)
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
     models = ModelProcess(settings.models)
     try:
         yield Services(
@@ -78,11 +95,8 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        signer = await TokenSigner.load(services.db)
-        app.state.signer = signer
-        app.state.authenticator = Authenticator(services, signer)
-        app.state.readiness = Readiness(services)
-        yield
+        async with _running(app, services):
+            yield
 
     return _build(lifespan, lambda: services)
 
@@ -101,13 +115,21 @@ def create_app_from_environment() -> Litestar:
             )
         async with open_services(settings, settings.database.url) as services:
             held.append(services)
-            signer = await TokenSigner.load(services.db)
-            app.state.signer = signer
-            app.state.authenticator = Authenticator(services, signer)
-            app.state.readiness = Readiness(services)
-            yield
+            async with _running(app, services):
+                yield
 
     return _build(lifespan, lambda: held[0])
+
+
+@asynccontextmanager
+async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
+    """What one process keeps between requests, and what runs beside them."""
+    signer = await TokenSigner.load(services.db)
+    app.state.signer = signer
+    app.state.authenticator = Authenticator(services, signer)
+    app.state.readiness = Readiness(services)
+    async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain):
+        yield
 
 
 def _build(lifespan: Any, services: Any) -> Litestar:
@@ -126,9 +148,11 @@ def _build(lifespan: Any, services: Any) -> Litestar:
         exception_handlers={
             Problem: problem_response,
             HTTPException: http_exception_response,
+            asyncpg.CharacterNotInRepertoireError: unreadable_text_response,
+            asyncpg.UntranslatableCharacterError: unreadable_text_response,
             Exception: failure_response,
         },
-        middleware=[request_context],
+        middleware=[request_context, audit_requests],
         compression_config=CompressionConfig(
             backend="gzip",
             minimum_size=1024,
@@ -159,8 +183,13 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        return await authenticator.from_credential(cookie)
-    return await authenticator.from_header(header)
+        actor = await authenticator.from_credential(cookie)
+    else:
+        actor = await authenticator.from_header(header)
+    request.state.actor = actor  # the audit reads it
+    declared = str(request.route_handler.opt.get("permission", ""))
+    require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
+    return actor
 
 
 async def _provide_signer(state: State) -> TokenSigner:

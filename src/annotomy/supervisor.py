@@ -122,13 +122,17 @@ class Supervisor:
 
     async def _prepare(self, url: str) -> None:
         # Imported here, for two seconds of importing are better spent while the children do theirs.
+        from annotomy.audit import load_audit_key
         from annotomy.db.engine import Database
         from annotomy.db.migrate import migrate
         from annotomy.identity.first_start import ensure_first_users
+        from annotomy.projects.members import bring_roles_in_step
 
         await migrate(url)
-        db = await Database.connect(url, pool_size=1)
+        audit_key = await load_audit_key(self._settings.data_dir, self._settings.audit_key)
+        db = await Database.connect(url, pool_size=1, audit_key=audit_key)
         try:
+            await bring_roles_in_step(db)
             password = await ensure_first_users(db, self._settings.admin)
         finally:
             await db.close()

@@ -1,6 +1,7 @@
 """Pixels: one frame decoded, brought to modality units, rendered to 8 bits.
 
-Decoding takes untrusted bytes: sizes are checked before anything is allocated. No GPL codec is used.
+Decoding takes untrusted bytes: sizes are checked before anything is allocated, and what runs here on files from outside
+runs in the child process of `decoding.py`. No GPL codec is used.
 """
 
 import io
@@ -30,7 +31,10 @@ class PixelError(ValueError):
 
 def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
     """Raw values of one frame (from 0): (rows, columns), or (rows, columns, 3) in RGB for colour. Raises PixelError."""
-    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+    try:
+        samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PixelError("The frame's dimensions are missing or no numbers.") from error
     if not 0 < samples <= MAX_FRAME_SAMPLES:
         raise PixelError("The frame's dimensions are out of bounds.")
     try:
@@ -81,7 +85,10 @@ def _jpeg_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
 
 def modality_values(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float32]:
     """Stored values to modality units (HU for CT) by the rescale or modality LUT (PS3.3 C.11.1)."""
-    return np.asarray(apply_modality_lut(values, dataset), np.float32)
+    try:
+        return np.asarray(apply_modality_lut(values, dataset), np.float32)
+    except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+        raise PixelError(f"The modality look-up table cannot be applied ({type(error).__name__}).") from error
 
 
 def default_window(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float, float]:
@@ -98,12 +105,16 @@ def default_window(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float
     return (low + high) / 2, max(high - low, 1.0)
 
 
-def render_frame(dataset: Dataset, frame_index: int, window: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+def render_values(
+    dataset: Dataset, values: NDArray[Any], window: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
     """8-bit grey (rows, columns) or RGB (rows, columns, 3), windowed linearly (PS3.3 C.11.2.1.2). Raises PixelError."""
-    values = decode_frame(dataset, frame_index)
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if photometric == "PALETTE COLOR":
-        coloured = apply_color_lut(values, dataset)
+        try:
+            coloured = apply_color_lut(values, dataset)
+        except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+            raise PixelError(f"The palette cannot be applied ({type(error).__name__}).") from error
         return np.asarray(coloured >> 8 if coloured.dtype == np.uint16 else coloured, np.uint8)
     if values.ndim == 3:
         if values.dtype != np.uint8:
@@ -129,9 +140,3 @@ def to_picture(pixels: NDArray[np.uint8], media_type: str, *, max_side: int | No
     buffer = io.BytesIO()
     picture.save(buffer, "PNG" if media_type == "image/png" else "JPEG", quality=90)
     return buffer.getvalue()
-
-
-def rgb_native(dataset: Dataset, frame_index: int) -> bytes:
-    """An uncompressed YBR_FULL_422 frame as RGB bytes: viewers cannot read the half-width chroma."""
-    values = decode_frame(dataset, frame_index)
-    return np.ascontiguousarray(values).tobytes()

@@ -18,7 +18,12 @@ DEFAULT_LIMIT = 1000
 _CONTROLS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "orderby", "emptyvaluematching"})
 
 
-@get("/dicom-web/studies", operation_id="QueryStudies", tags=["dicomweb"])
+@get(
+    "/dicom-web/studies",
+    operation_id="QueryStudies",
+    opt={"permission": "study.read", "audit": "study.searched"},
+    tags=["dicomweb"],
+)
 async def studies(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[bytes]:
@@ -29,6 +34,7 @@ async def studies(
 @get(
     ["/dicom-web/series", "/dicom-web/studies/{study_instance_uid:str}/series"],
     operation_id=per_level("QuerySeries"),
+    opt={"permission": "study.read", "audit": "study.searched"},
     tags=["dicomweb"],
 )
 async def series(
@@ -45,6 +51,7 @@ async def series(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances",
     ],
     operation_id=per_level("QueryInstances"),
+    opt={"permission": "study.read", "audit": "study.searched"},
     tags=["dicomweb"],
 )
 async def instances(
@@ -91,7 +98,7 @@ def _whole(request: Request[Any, Any, Any], name: str, default: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise BadRequest(f"{name} takes a whole number, 0 or more.")
     return int(text)
 

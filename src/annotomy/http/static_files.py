@@ -123,7 +123,7 @@ _GET = [HttpMethod.GET, HttpMethod.HEAD]
     ["/ohif", "/ohif/{path:path}"],
     http_method=_GET,
     include_in_schema=False,
-    opt={"exclude_from_compression": True},
+    opt={"exclude_from_compression": True, "permission": "anyone"},
 )
 async def ohif_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The foreign viewer."""
@@ -134,14 +134,19 @@ async def ohif_files(request: Request[Any, Any, Any], path: FromPath[str] = "") 
     ["/docs", "/docs/{path:path}"],
     http_method=_GET,
     include_in_schema=False,
-    opt={"exclude_from_compression": True},
+    opt={"exclude_from_compression": True, "permission": "anyone"},
 )
 async def api_docs(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The API described by its own document, which needs no credential; trying a call does."""
     return await DOCS.answer(request, path.lstrip("/"))
 
 
-@route(["/", "/{path:path}"], http_method=_GET, include_in_schema=False, opt={"exclude_from_compression": True})
+@route(
+    ["/", "/{path:path}"],
+    http_method=_GET,
+    include_in_schema=False,
+    opt={"exclude_from_compression": True, "permission": "anyone"},
+)
 async def app_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The web app; its pages need no credential, their data does."""
     inside = path.lstrip("/")

@@ -25,14 +25,14 @@ from annotomy.identity.schemas import (
     User,
 )
 from annotomy.identity.tokens import TokenSigner
-from annotomy.projects.access import ROLES, require_member
+from annotomy.projects.access import require_member
 from annotomy.services import Services
 
 VIEWER_COOKIE = "annotomy_access"
 """The access token once more, HttpOnly and for /dicom-web only: the foreign viewer cannot send headers of ours."""
 
 
-@post("/auth/token", status_code=200, operation_id="SignIn", tags=["identity"])
+@post("/auth/token", status_code=200, operation_id="SignIn", opt={"permission": "anyone"}, tags=["identity"])
 async def sign_in(
     data: JSONBody[Login],
     request: Request[Any, Any, Any],
@@ -46,7 +46,7 @@ async def sign_in(
     return _with_cookie(request, answer)
 
 
-@post("/auth/refresh", status_code=200, operation_id="RefreshToken", tags=["identity"])
+@post("/auth/refresh", status_code=200, operation_id="RefreshToken", opt={"permission": "anyone"}, tags=["identity"])
 async def refresh(
     data: JSONBody[RefreshRequest],
     request: Request[Any, Any, Any],
@@ -57,7 +57,7 @@ async def refresh(
     return _with_cookie(request, await sessions.refresh(services, signer, data.refresh_token))
 
 
-@post("/auth/logout", status_code=204, operation_id="SignOut", tags=["identity"])
+@post("/auth/logout", status_code=204, operation_id="SignOut", opt={"permission": "anyone"}, tags=["identity"])
 async def sign_out(data: JSONBody[RefreshRequest], services: NamedDependency[Services]) -> Response[None]:
     """End the session of this refresh token."""
     await sessions.sign_out(services, data.refresh_token)
@@ -65,13 +65,13 @@ async def sign_out(data: JSONBody[RefreshRequest], services: NamedDependency[Ser
     return Response(None, status_code=204, cookies=[cookie])
 
 
-@get("/users/me", operation_id="GetMe", tags=["identity"])
+@get("/users/me", operation_id="GetMe", opt={"permission": "own"}, tags=["identity"])
 async def me(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Me:
     """Who one is, with one's projects, roles and permissions."""
     async with services.db.read(actor) as tx:
         row = await tx.fetchrow("select id, username, display_name, is_admin from users where id = $1", actor.user_id)
         rows = await tx.fetch(
-            "select p.id, p.name, m.role from project_members m join projects p on p.id = m.project_id"
+            "select p.id, p.name, m.role, m.permissions from project_members m join projects p on p.id = m.project_id"
             " where m.user_id = $1 and (m.expires_at is null or m.expires_at > now())"
             " and ($2::uuid is null or p.id = $2) order by p.name",
             actor.user_id, actor.project_id,
@@ -84,14 +84,14 @@ async def me(actor: NamedDependency[Actor], services: NamedDependency[Services])
                 project_id=r["id"],
                 project_name=r["name"],
                 role=r["role"],
-                permissions=sorted(p.value for p in ROLES.get(r["role"], frozenset())),
+                permissions=r["permissions"],
             )
             for r in rows
         ],
     )
 
 
-@get("/users", operation_id="ListUsers", tags=["identity"])
+@get("/users", operation_id="ListUsers", opt={"permission": "user.manage"}, tags=["identity"])
 async def list_users(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[User]:
     """All users; for administrators."""
     users.require_admin(actor)
@@ -100,7 +100,7 @@ async def list_users(actor: NamedDependency[Actor], services: NamedDependency[Se
     return Page(items=found, next=None, total=len(found))
 
 
-@post("/users", operation_id="CreateUser", tags=["identity"])
+@post("/users", operation_id="CreateUser", opt={"permission": "user.manage"}, tags=["identity"])
 async def create_user(
     data: JSONBody[NewUser], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> User:
@@ -118,7 +118,13 @@ async def create_user(
         )
 
 
-@post("/users/{user_id:uuid}/{action:str}", status_code=200, operation_id="ChangeUserState", tags=["identity"])
+@post(
+    "/users/{user_id:uuid}/{action:str}",
+    status_code=200,
+    operation_id="ChangeUserState",
+    opt={"permission": "user.manage"},
+    tags=["identity"],
+)
 async def change_user_state(
     user_id: FromPath[UUID],
     action: Annotated[
@@ -133,7 +139,7 @@ async def change_user_state(
         return await users.change_state(tx, user_id, action)
 
 
-@get("/api-keys", operation_id="ListApiKeys", tags=["identity"])
+@get("/api-keys", operation_id="ListApiKeys", opt={"permission": "own"}, tags=["identity"])
 async def list_api_keys(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[ApiKey]:
     """One's own API keys."""
     async with services.db.read(actor) as tx:
@@ -141,7 +147,7 @@ async def list_api_keys(actor: NamedDependency[Actor], services: NamedDependency
     return Page(items=found, next=None, total=len(found))
 
 
-@post("/api-keys", operation_id="IssueApiKey", tags=["identity"])
+@post("/api-keys", operation_id="IssueApiKey", opt={"permission": "own"}, tags=["identity"])
 async def issue_api_key(
     data: JSONBody[NewApiKey], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> IssuedApiKey:
@@ -155,7 +161,7 @@ async def issue_api_key(
         )
 
 
-@delete("/api-keys/{key_id:uuid}", operation_id="RevokeApiKey", tags=["identity"])
+@delete("/api-keys/{key_id:uuid}", operation_id="RevokeApiKey", opt={"permission": "own"}, tags=["identity"])
 async def revoke_api_key(
     key_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> None:

@@ -16,6 +16,7 @@ import asyncpg
 import httpx
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.audit import load_audit_key
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer
 from annotomy.identity.api_keys import issue_api_key, revoke_api_key
@@ -51,14 +52,16 @@ def connect(
             f"No running server was found for {settings.data_dir}. Start it (./run serve), or name another with"
             " --url and --api-key."
         )
-    key_id, user_id, key = _in_database(database_url, lambda db: _issue(db, username or settings.admin.username))
+    key_id, user_id, key = _in_database(
+        settings, database_url, lambda db: _issue(db, username or settings.admin.username)
+    )
     try:
         with _client(address, key) as client:
             yield client
     finally:
         # Where the database went away meanwhile, the key ends by its expiry.
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            _in_database(database_url, lambda db: _revoke(db, user_id, key_id))
+            _in_database(settings, database_url, lambda db: _revoke(db, user_id, key_id))
 
 
 def running_address(settings: Settings) -> str:
@@ -90,9 +93,10 @@ def _client(address: str, key: str) -> httpx.Client:
     return httpx.Client(base_url=address, headers=headers, timeout=ANSWER_TIMEOUT_S, trust_env=False)
 
 
-def _in_database(database_url: str, work: Callable[[Database], Awaitable[T]]) -> T:
+def _in_database(settings: Settings, database_url: str, work: Callable[[Database], Awaitable[T]]) -> T:
     async def run() -> T:
-        db = await Database.connect(database_url, pool_size=1)
+        audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+        db = await Database.connect(database_url, pool_size=1, audit_key=audit_key)
         try:
             return await work(db)
         finally:
