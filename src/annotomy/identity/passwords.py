@@ -64,7 +64,7 @@ def _letters(password: str) -> str:
     """`P@ssw0rd2024!!` -> `password`: what is left when figures and signs are taken for letters or dropped, once of
     what is repeated."""
     without_tail = re.sub(r"[\W\d_]+$", "", password.lower())
-    word = re.sub(r"[^a-z]", "", without_tail.translate(_LOOKALIKES))
+    word = re.sub(r"[\W\d_]", "", without_tail.translate(_LOOKALIKES))
     for length in range(1, len(word) // 2 + 1):
         if len(word) % length == 0 and word[:length] * (len(word) // length) == word:
             return word[:length]
