@@ -20,18 +20,22 @@ from annotomy.blobs.filesystem import FilesystemBlobStore
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
+from annotomy.http.egress import Egress
 from annotomy.http.middleware import request_context
 from annotomy.http.peer import Peer, address_of, peer_of
 from annotomy.http.problems import failure_response, http_exception_response, problem_response
 from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.auth_routes import VIEWER_COOKIE
 from annotomy.identity.authenticate import Authenticator
+from annotomy.identity.oidc import GroupRoles
+from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
+from annotomy.projects.group_roles import set_group_roles
 from annotomy.projects.routes import router as projects_router
 from annotomy.services import Services
 from annotomy.settings import Settings
@@ -97,6 +101,7 @@ async def _identity(app: Litestar, services: Services) -> AsyncGenerator[None]:
     """What checks credentials, and hears of revocations as long as the process lives."""
     signer = await TokenSigner.load(services)
     app.state.signer = signer
+    app.state.provider = Provider(services, Egress(services.settings.http.egress_allow))
     app.state.authenticator = authenticator = Authenticator(services, signer)
     listening = asyncio.create_task(authenticator.listening())
     try:
@@ -119,6 +124,8 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "actor": Provide(_provide_actor),
             "signer": Provide(_provide_signer),
             "peer": Provide(_provide_peer),
+            "provider": Provide(_provide_provider),
+            "group_roles": Provide(_provide_group_roles),
             "readiness": Provide(_provide_readiness),
         },
         exception_handlers={
@@ -165,6 +172,14 @@ async def _provide_peer(request: Request[Any, Any, Any], services: NamedDependen
 
 async def _provide_signer(state: State) -> TokenSigner:
     return state.signer
+
+
+async def _provide_provider(state: State) -> Provider:
+    return state.provider
+
+
+async def _provide_group_roles() -> GroupRoles:
+    return set_group_roles
 
 
 async def _provide_readiness(state: State) -> Readiness:

@@ -1,5 +1,6 @@
 """What tests of identity share: signing in with more say, and moving the database's clock by moving its rows."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -39,3 +40,10 @@ async def execute(application: Application, sql: str, *values: Any) -> None:
 async def event_types(application: Application) -> list[str]:
     async with application.services.db.read(SYSTEM) as tx:
         return [row["type"] for row in await tx.fetch("select type from events order by seq")]
+
+
+async def until(application: Application, headers: dict[str, str], status: int, path: str = "/api/v1/users/me") -> None:
+    """A revocation is announced by the database by itself; it takes milliseconds, and must not take five seconds."""
+    async with asyncio.timeout(5):
+        while (await application.client.get(path, headers=headers)).status_code != status:
+            await asyncio.sleep(0.01)

@@ -20,7 +20,7 @@ from annotomy.identity.errors import WeakPassword
 from annotomy.identity.notices import HANDLERS
 from annotomy.identity.passwords import password_matches, require_strong
 from annotomy.services import Services
-from tests.identity.people import bearer, event_types, execute, refresh, token
+from tests.identity.people import bearer, event_types, execute, refresh, token, until
 from tests.support.application import PASSWORD, Application
 from tests.support.jobs import run_queued_jobs
 
@@ -68,7 +68,7 @@ async def test_a_suspended_user_is_out_at_once_and_comes_back_when_activated(app
     reader, admin = await token(application, "reader"), bearer(await token(application, "admin"))
     user_id = (await application.client.get(ME, headers=bearer(reader))).json()["id"]
     assert (await application.client.post(f"/api/v1/users/{user_id}/suspend", headers=admin)).status_code == 200
-    await _until(application, bearer(reader), 401)
+    await until(application, bearer(reader), 401)
     assert (await refresh(application, reader["refresh_token"])).status_code == 401
     assert (await _sign_in(application, "reader", PASSWORD)).status_code == 401
     assert (await application.client.post(f"/api/v1/users/{user_id}/activate", headers=admin)).status_code == 200
@@ -84,7 +84,7 @@ async def test_a_new_administrator_is_one_without_signing_in_again_and_a_former_
     for is_admin, expected in ((True, 200), (False, 403)):
         changed = await application.client.patch(f"/api/v1/users/{user_id}", json={"is_admin": is_admin}, headers=admin)
         assert changed.json()["is_admin"] is is_admin
-        await _until(application, reader, expected, path="/api/v1/users")
+        await until(application, reader, expected, path="/api/v1/users")
 
 
 async def test_a_deleted_account_is_emptied_and_its_name_stays_taken(application: Application) -> None:
@@ -92,8 +92,8 @@ async def test_a_deleted_account_is_emptied_and_its_name_stays_taken(application
     user_id = (await application.client.get(ME, headers=reader)).json()["id"]
     key = (await application.client.post("/api/v1/api-keys", json={"name": "k"}, headers=reader)).json()["key"]
     assert (await application.client.delete(f"/api/v1/users/{user_id}", headers=admin)).status_code == 204
-    await _until(application, reader, 401)
-    await _until(application, {"Authorization": f"Bearer {key}"}, 401)
+    await until(application, reader, 401)
+    await until(application, {"Authorization": f"Bearer {key}"}, 401)
     async with application.services.db.read(SYSTEM) as tx:
         row = await tx.fetchrow("select email, password_hash, display_name from users where id = $1", user_id)
     assert tuple(row or ()) == (None, None, "")
@@ -138,7 +138,7 @@ async def test_changing_the_password_needs_the_present_one_and_ends_other_sessio
     wrong = await _change(application, here, "not the password", NEW_PASSWORD)
     assert wrong.status_code == 401
     assert (await _change(application, here, PASSWORD, NEW_PASSWORD)).status_code == 204
-    await _until(application, bearer(other), 401)
+    await until(application, bearer(other), 401)
     assert (await application.client.get(ME, headers=bearer(here))).status_code == 200
     assert (await _sign_in(application, "reader", PASSWORD)).status_code == 401
     assert (await _sign_in(application, "reader", NEW_PASSWORD)).status_code == 200
@@ -158,7 +158,7 @@ async def test_a_forgotten_password_is_reset_by_a_link_that_works_once(applicati
     weak = await _reset(application, link[1], "short")
     assert weak.json()["type"] == "urn:annotomy:problem:weak-password"
     assert (await _reset(application, link[1], NEW_PASSWORD)).status_code == 204
-    await _until(application, bearer(session), 401)
+    await until(application, bearer(session), 401)
     assert (await _sign_in(application, "reader", NEW_PASSWORD)).status_code == 200
     again = await _reset(application, link[1], "another fine phrase")
     assert again.json()["type"] == "urn:annotomy:problem:link-expired"
@@ -357,9 +357,3 @@ async def _mails(services: Services) -> list[Any]:
 
 def _text(mail: Any) -> str:
     return str(mail.get_content())
-
-
-async def _until(application: Application, headers: dict[str, str], status: int, path: str = ME) -> None:
-    async with asyncio.timeout(5):
-        while (await application.client.get(path, headers=headers)).status_code != status:
-            await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from annotomy.actor import SYSTEM
-from tests.identity.people import ORIGIN, bearer, event_types, execute, refresh, token
+from tests.identity.people import ORIGIN, bearer, event_types, execute, refresh, token, until
 from tests.support.application import PASSWORD, Application
 
 ME = "/api/v1/users/me"
@@ -114,7 +114,7 @@ async def test_signing_out_ends_the_access_token_too(application: Application) -
     assert (await application.client.get(ME, headers=bearer(answer))).status_code == 200
     body = {"refresh_token": answer["refresh_token"]}
     assert (await application.client.post("/api/v1/auth/logout", json=body)).status_code == 204
-    await _until_refused(application, bearer(answer))
+    await until(application, bearer(answer), 401)
 
 
 async def test_devices_are_listed_and_ended_one_by_one(application: Application) -> None:
@@ -125,7 +125,7 @@ async def test_devices_are_listed_and_ended_one_by_one(application: Application)
     other = next(one["id"] for one in listed if not one["current"])
     ended = await application.client.delete(f"/api/v1/sessions/{other}", headers=bearer(desk))
     assert ended.status_code == 204
-    await _until_refused(application, bearer(phone))
+    await until(application, bearer(phone), 401)
     assert (await application.client.get(ME, headers=bearer(desk))).status_code == 200
 
 
@@ -135,7 +135,7 @@ async def test_all_other_devices_are_ended_at_once(application: Application) -> 
     answer = await application.client.delete("/api/v1/sessions", headers=bearer(desk))
     assert answer.json() == {"ended": 3}
     for other in others:
-        await _until_refused(application, bearer(other))
+        await until(application, bearer(other), 401)
     assert (await application.client.get(ME, headers=bearer(desk))).status_code == 200
 
 
@@ -206,10 +206,3 @@ async def _sign_in_as_page(application: Application) -> httpx.Response:
 
 def _cookie(answer: httpx.Response, name: str) -> str:
     return next(one for one in answer.headers.get_list("set-cookie") if one.startswith(f"{name}="))
-
-
-async def _until_refused(application: Application, headers: dict[str, str]) -> None:
-    """The announcement comes from the database by itself; it takes milliseconds and must not take five seconds."""
-    async with asyncio.timeout(5):
-        while (await application.client.get(ME, headers=headers)).status_code != 401:
-            await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ from litestar.params import FromPath, JSONBody
 from annotomy.actor import Actor
 from annotomy.errors import BadRequest
 from annotomy.http.pages import Page
-from annotomy.identity import api_keys, auth_routes, security_routes, user_routes
+from annotomy.identity import api_keys, auth_routes, oidc_routes, security_routes, user_routes
 from annotomy.identity.credentials import require_fresh
 from annotomy.identity.schemas import ApiKey, IssuedApiKey, Me, Membership, NewApiKey
 from annotomy.projects.access import ROLES, Permission, require_member
@@ -93,6 +93,6 @@ router = Router(
     tags=["identity"],
     route_handlers=[
         me, list_api_keys, issue_api_key, revoke_api_key,
-        *auth_routes.handlers, *user_routes.handlers, *security_routes.handlers,
+        *auth_routes.handlers, *user_routes.handlers, *security_routes.handlers, *oidc_routes.handlers,
     ],
 )  # fmt: skip

@@ -88,9 +88,11 @@ class TokenSigner:
         claims = {"aud": AUDIENCE, "sub": str(user_id), "sid": str(session_id)}
         return self._encode(ACCESS_TYPE, claims, now, ACCESS_LIFETIME)
 
-    def sign_transaction(self, purpose: str, claims: dict[str, Any], *, now: datetime) -> str:
+    def sign_transaction(
+        self, purpose: str, claims: dict[str, Any], *, now: datetime, lifetime: timedelta = TRANSACTION_LIFETIME
+    ) -> str:
         """One step of a sign-in or enrolment that the next request continues. Use `consume_transaction` to end it once."""
-        return self._encode(TRANSACTION_TYPE, {**claims, "aud": purpose}, now, TRANSACTION_LIFETIME)
+        return self._encode(TRANSACTION_TYPE, {**claims, "aud": purpose}, now, lifetime)
 
     async def verify(self, token: str) -> AccessClaims:
         """Raises Unauthenticated for a token that is forged, expired, of another issuer, type or algorithm."""

@@ -140,15 +140,6 @@ create table external_identities (
   last_used_at timestamptz,
   primary key (issuer, subject)
 );
-create table oidc_flows (                      -- from the redirect to the provider until it comes back
-  state_hash bytea primary key,
-  browser_hash bytea not null,                 -- of the cookie: only the browser that began may end it
-  nonce text not null,
-  code_verifier text not null,
-  next_path text not null,
-  link_user_id uuid references users,
-  expires_at timestamptz not null
-);
 create table api_keys (
   id uuid primary key,
   handle text collate "C" not null unique,     -- the middle part of the key: names it without opening anything
