@@ -3,10 +3,17 @@
 import argparse
 import sys
 
-from bench import annotations, qido, setup, stow, upload, wado
+from bench import annotations, identity, qido, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
-BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations}
+BENCHMARKS = {
+    "upload": upload,
+    "stow": stow,
+    "qido": qido,
+    "wado": wado,
+    "annotations": annotations,
+    "identity": identity,
+}
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
+from annotomy.identity.commands import add_commands as add_identity_commands
 from annotomy.logs import configure_logs
 from annotomy.settings import Settings
 
@@ -132,6 +133,9 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
             await db.close()
 
     click.echo(asyncio.run(issue()))
+
+
+add_identity_commands(main, user, lambda: database_url(Settings.from_environment()))
 
 
 def database_url(settings: Settings) -> str:

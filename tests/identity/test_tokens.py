@@ -34,7 +34,7 @@ def _unsigned(header: dict[str, Any], claims: dict[str, Any], signature: str = "
 
 
 def _public_bytes(key: OKPKey) -> bytes:
-    return base64.urlsafe_b64decode(key.as_dict(private=False)["x"] + "=")
+    return base64.urlsafe_b64decode(str(key.as_dict(private=False)["x"]) + "=")
 
 
 FORGED: dict[str, Forge] = {

@@ -154,9 +154,11 @@ def is_public(address: Address) -> bool:
     """False for loopback, private, link-local (cloud metadata), shared, reserved and multicast addresses, also when an
     IPv6 address carries an IPv4 one inside."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        inner = address.sixtofour or (address.teredo[1] if address.teredo else None)
         if inner is None and (address in _NAT64 or address in _COMPATIBLE):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
         if inner is not None and not is_public(inner):
             return False
         if address.is_site_local:

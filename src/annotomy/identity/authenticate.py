@@ -127,3 +127,6 @@ class Authenticator:
             OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
         ):  # the database is away: unknown keys are looked for when they are met
             await self._signer.reload()
+            # Signatures that were verified with the former keys, this moment still, count no more.
+            self._changes += 1
+            self._known.clear()
