@@ -136,7 +136,7 @@ async def test_a_new_mail_address_needs_a_fresh_proof(application: Application) 
 async def test_changing_the_password_needs_the_present_one_and_ends_other_sessions(application: Application) -> None:
     other, here = await token(application, "reader"), await token(application, "reader")
     wrong = await _change(application, here, "not the password", NEW_PASSWORD)
-    assert wrong.status_code == 401
+    assert (wrong.status_code, wrong.json()["type"]) == (403, "urn:annotomy:problem:proof-refused")
     assert (await _change(application, here, PASSWORD, NEW_PASSWORD)).status_code == 204
     await until(application, bearer(other), 401)
     assert (await application.client.get(ME, headers=bearer(here))).status_code == 200

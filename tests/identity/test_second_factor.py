@@ -65,7 +65,7 @@ async def test_an_unconfirmed_authenticator_is_not_asked_for(application: Applic
     reader = bearer(await token(application, "reader"))
     await application.client.post(f"{ME}/totp", headers=reader)
     wrong = await application.client.post(f"{ME}/totp/confirm", json={"code": "000000"}, headers=reader)
-    assert wrong.status_code == 401
+    assert wrong.status_code == 403
     await token(application, "reader")
 
 
@@ -205,11 +205,11 @@ async def test_nobody_registers_a_passkey_on_somebody_elses_challenge(applicatio
     begun = await application.client.post(f"{ME}/passkeys/challenge", headers={**reader, **HOST})
     body = {"transaction": begun.json()["transaction"], "passkey": authenticator().create(begun.json()["options"])}
     stolen = await application.client.post(f"{ME}/passkeys", json=body, headers={**other, **HOST})
-    assert stolen.status_code == 401
+    assert stolen.status_code == 403
     own = await application.client.post(f"{ME}/passkeys", json=body, headers={**reader, **HOST})
     assert own.status_code == 201
     again = await application.client.post(f"{ME}/passkeys", json=body, headers={**reader, **HOST})
-    assert again.status_code == 401, "the challenge is spent"
+    assert again.status_code == 403, "the challenge is spent"
 
 
 async def test_administration_demands_a_fresh_proof_of_who_has_a_second_factor(application: Application) -> None:
@@ -229,7 +229,7 @@ async def test_administration_demands_a_fresh_proof_of_who_has_a_second_factor(a
         assert (refused.status_code, refused.json()["type"]) == (403, "urn:annotomy:problem:step-up-required")
         assert refused.json()["methods"] == ["password", "totp", "recovery_code"]
     wrong = await application.client.post("/api/v1/auth/step-up", json={"password": "no"}, headers=admin)
-    assert wrong.status_code == 401
+    assert wrong.status_code == 403
     proven = await application.client.post("/api/v1/auth/step-up", json={"password": PASSWORD}, headers=admin)
     assert proven.status_code == 204
     assert (await application.client.post("/api/v1/api-keys", json={"name": "k"}, headers=admin)).status_code == 201

@@ -130,7 +130,8 @@ async def step_up(
 ) -> None:
     """Prove again who one is, before keys, user administration and one's own security settings."""
     users.require_person(actor)
-    await second_factor.step_up(services, signer, actor, data, peer)
+    with credentials.proof():
+        await second_factor.step_up(services, signer, actor, data, peer)
 
 
 @post("/auth/step-up/passkey", status_code=200, operation_id="BeginStepUp")

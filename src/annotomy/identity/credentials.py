@@ -1,5 +1,7 @@
 """Proving who one is with a password: sign-in, change, reset, and proving it again (step-up)."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,7 +12,7 @@ from annotomy.errors import Unauthenticated
 from annotomy.events import Event, emit
 from annotomy.http.peer import Peer
 from annotomy.identity import throttle
-from annotomy.identity.errors import LinkExpired, StepUpRequired
+from annotomy.identity.errors import LinkExpired, ProofRefused, StepUpRequired
 from annotomy.identity.notices import PASSWORD_CHANGED, SendPasswordReset, enqueue_notice
 from annotomy.identity.passwords import hash_password, password_matches
 from annotomy.identity.sessions import User, end_sessions
@@ -71,9 +73,19 @@ async def check_password(services: Services, username: str, password: str, peer:
     return User(id=user["id"], username=user["username"], is_admin=user["is_admin"])
 
 
+@contextmanager
+def proof() -> Generator[None]:
+    """Around the check of a proof by somebody who is signed in: a wrong one is ProofRefused, not the end of the session."""
+    try:
+        yield
+    except Unauthenticated as error:
+        raise ProofRefused(error.detail) from error
+
+
 async def change_password(services: Services, actor: Actor, current: str, new: str, peer: Peer) -> None:
     """Ends all other sessions."""
-    await check_password(services, actor.name, current, peer)
+    with proof():
+        await check_password(services, actor.name, current, peer)
     password_hash = await hash_password(new, username=actor.name)
     async with services.db.write(actor) as tx:
         await _set_password(tx, actor.user_id, password_hash)

@@ -20,6 +20,14 @@ class StepUpRequired(Problem):
     status = 403
 
 
+class ProofRefused(Problem):
+    """The password, code or passkey that should prove who one is was not right. The session itself is still good."""
+
+    slug = "proof-refused"
+    title = "The proof was not right"
+    status = 403
+
+
 class WeakPassword(Problem):
     """The password is too short, too common or built from the username; the detail says which. Choose a longer phrase."""
 

@@ -11,7 +11,7 @@ from annotomy.errors import Unauthenticated
 from annotomy.http.pages import Page
 from annotomy.http.peer import Peer
 from annotomy.identity import passkeys, second_factor, sessions, totp, users
-from annotomy.identity.credentials import require_fresh
+from annotomy.identity.credentials import proof, require_fresh
 from annotomy.identity.schemas import (
     Code,
     EndedSessions,
@@ -72,7 +72,8 @@ async def confirm_totp(
     users.require_person(actor)
     await require_fresh(services, actor, always=True)
     async with services.db.write(actor) as tx:
-        codes = await totp.confirm(tx, Seal(services.settings.identity.secret), data.code, services.clock.now())
+        with proof():
+            codes = await totp.confirm(tx, Seal(services.settings.identity.secret), data.code, services.clock.now())
         await sessions.prove_again(tx, [second_factor.CODE_METHOD, second_factor.BOTH])
     return RecoveryCodes(codes)
 
@@ -118,12 +119,14 @@ async def add_passkey(
 ) -> Passkey:
     """Register the passkey that the browser made."""
     users.require_person(actor)
-    claims = await signer.verify_transaction(data.transaction, second_factor.ENROL)
-    if claims["sub"] != str(actor.user_id):
-        raise Unauthenticated("This challenge is somebody else's.")
+    with proof():
+        claims = await signer.verify_transaction(data.transaction, second_factor.ENROL)
+        if claims["sub"] != str(actor.user_id):
+            raise Unauthenticated("This challenge is somebody else's.")
     party = second_factor.relying_party(services, peer)
     async with services.db.write(actor) as tx:
-        await consume_transaction(tx, claims)
+        with proof():
+            await consume_transaction(tx, claims)
         added = await passkeys.add_passkey(tx, party, claims["challenge"], data.passkey, data.name)
         await sessions.prove_again(tx, [second_factor.KEY_METHOD, second_factor.BOTH])
     return added
