@@ -77,7 +77,7 @@ def test_an_account_is_asked_for_approved_and_used(server: Serve, page: Page) ->
     _sign_in(page, *ADMIN)
     _open(page, "users")
     row = page.get_by_test_id("user-row").filter(has_text="younghee")
-    expect(row.get_by_test_id("user-state")).to_have_text("waits")
+    expect(row.get_by_test_id("user-state")).to_have_text("waiting")
     row.get_by_test_id("user-approve").click()
     expect(row.get_by_test_id("user-state")).to_have_text("active")
     _sign_out(page)

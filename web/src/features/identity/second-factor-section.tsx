@@ -70,7 +70,7 @@ export function SecondFactorSection({ profile, fresh }: Props) {
               {t('factor.app')}
             </Text>
             {profile.has_totp && (
-              <Badge size="sm" variant="light" data-testid="totp-on">
+              <Badge size="sm" variant="light" tt="none" data-testid="totp-on">
                 {t('factor.on')}
               </Badge>
             )}

@@ -44,7 +44,7 @@ export function SessionsSection() {
                 {deviceName(session.client) || t('sessions.unknown')}
               </Text>
               {session.current && (
-                <Badge size="sm" variant="light">
+                <Badge size="sm" variant="light" tt="none">
                   {t('sessions.current')}
                 </Badge>
               )}

@@ -58,63 +58,65 @@ export function UsersPage() {
           error={users.error ?? changing.error ?? promoting.error}
         >
           {users.isLoading && <Loader size="sm" aria-label={t('users.loading')} />}
-          <Table verticalSpacing={8} fz="sm" mt="xs" highlightOnHover>
-            <Table.Thead>
-              <Table.Tr>
-                <Table.Th>{t('users.name')}</Table.Th>
-                <Table.Th>{t('profile.email')}</Table.Th>
-                <Table.Th>{t('users.since')}</Table.Th>
-                <Table.Th>{t('users.state')}</Table.Th>
-                <Table.Th>{t('users.admin')}</Table.Th>
-                <Table.Th />
-              </Table.Tr>
-            </Table.Thead>
-            <Table.Tbody>
-              {shown.map((user) => (
-                <Table.Tr key={user.id} data-testid="user-row">
-                  <Table.Td>
-                    <Text size="sm" fw={500}>
-                      {user.username}
-                    </Text>
-                    {user.display_name && (
-                      <Text size="xs" c="dimmed">
-                        {user.display_name}
-                      </Text>
-                    )}
-                  </Table.Td>
-                  <Table.Td c="dimmed">{user.email}</Table.Td>
-                  <Table.Td c="dimmed">{day(user.created_at)}</Table.Td>
-                  <Table.Td>
-                    <Badge variant="light" color={COLORS[user.state]} data-testid="user-state">
-                      {t(`users.states.${user.state}`)}
-                    </Badge>
-                  </Table.Td>
-                  <Table.Td>
-                    <Switch
-                      size="sm"
-                      aria-label={t('users.adminOf', { name: user.username })}
-                      checked={user.is_admin}
-                      disabled={user.id === profile.data?.user.id}
-                      onChange={() => promoting.mutate(user)}
-                    />
-                  </Table.Td>
-                  <Table.Td>
-                    <Group justify="flex-end">
-                      <Button
-                        size="compact-sm"
-                        variant={user.state === 'pending' ? 'filled' : 'default'}
-                        disabled={user.id === profile.data?.user.id}
-                        data-testid={`user-${ACTIONS[user.state]}`}
-                        onClick={() => changing.mutate(user)}
-                      >
-                        {t(`users.actions.${ACTIONS[user.state]}`)}
-                      </Button>
-                    </Group>
-                  </Table.Td>
+          <Table.ScrollContainer minWidth={760}>
+            <Table verticalSpacing={8} fz="sm" mt="xs" highlightOnHover>
+              <Table.Thead>
+                <Table.Tr>
+                  <Table.Th>{t('users.name')}</Table.Th>
+                  <Table.Th>{t('profile.email')}</Table.Th>
+                  <Table.Th>{t('users.since')}</Table.Th>
+                  <Table.Th>{t('users.state')}</Table.Th>
+                  <Table.Th>{t('users.admin')}</Table.Th>
+                  <Table.Th />
                 </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
+              </Table.Thead>
+              <Table.Tbody>
+                {shown.map((user) => (
+                  <Table.Tr key={user.id} data-testid="user-row">
+                    <Table.Td>
+                      <Text size="sm" fw={500}>
+                        {user.username}
+                      </Text>
+                      {user.display_name && (
+                        <Text size="xs" c="dimmed">
+                          {user.display_name}
+                        </Text>
+                      )}
+                    </Table.Td>
+                    <Table.Td c="dimmed">{user.email}</Table.Td>
+                    <Table.Td c="dimmed">{day(user.created_at)}</Table.Td>
+                    <Table.Td>
+                      <Badge variant="light" tt="none" color={COLORS[user.state]} data-testid="user-state">
+                        {t(`users.states.${user.state}`)}
+                      </Badge>
+                    </Table.Td>
+                    <Table.Td>
+                      <Switch
+                        size="sm"
+                        aria-label={t('users.adminOf', { name: user.username })}
+                        checked={user.is_admin}
+                        disabled={user.id === profile.data?.user.id}
+                        onChange={() => promoting.mutate(user)}
+                      />
+                    </Table.Td>
+                    <Table.Td>
+                      <Group justify="flex-end">
+                        <Button
+                          size="compact-sm"
+                          variant={user.state === 'pending' ? 'filled' : 'default'}
+                          disabled={user.id === profile.data?.user.id}
+                          data-testid={`user-${ACTIONS[user.state]}`}
+                          onClick={() => changing.mutate(user)}
+                        >
+                          {t(`users.actions.${ACTIONS[user.state]}`)}
+                        </Button>
+                      </Group>
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </Table.ScrollContainer>
         </Section>
         {dialog}
       </div>
