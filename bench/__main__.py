@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import annotations, identity, qido, setup, stow, upload, wado
+from bench import annotations, identity, models, qido, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "qido": qido,
     "wado": wado,
     "annotations": annotations,
+    "models": models,
     "identity": identity,
 }
 

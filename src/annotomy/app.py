@@ -16,7 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
-from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -31,17 +31,30 @@ from annotomy.identity.oidc import GroupRoles
 from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
+from annotomy.inference.routes import routers as inference_routers
+from annotomy.inference.runners.installed import installed_runners
+from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
 from annotomy.projects.group_roles import set_group_roles
 from annotomy.projects.routes import router as projects_router
+from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
+from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [jobs_router, identity_router, projects_router, uploads_router]
+API_ROUTERS: list[Router] = [
+    jobs_router,
+    identity_router,
+    projects_router,
+    uploads_router,
+    manifests_router,
+    segmentations_router,
+    *inference_routers,
+]
 """Everything under /api/v1, in the order of the features."""
 
 OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
@@ -52,14 +65,16 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
     db = await Database.connect(database_url, pool_size=settings.database.pool_size)
+    models = ModelProcess(settings.models)
     try:
         yield Services(
             settings=settings,
             db=db,
-            blobs=FilesystemBlobStore(settings.data_dir / "blobs"),
-            runners={},
+            blobs=blob_store(settings),
+            runners=installed_runners(models),
         )
     finally:
+        await asyncio.to_thread(models.close)
         await db.close()
 
 

@@ -14,6 +14,7 @@ from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.errors import Problem
 from annotomy.identity.commands import add_commands as add_identity_commands
+from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.settings import Settings
 
@@ -34,6 +35,9 @@ class _Commands(click.Group):
 @click.version_option(package_name="annotomy")
 def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
+
+
+main.add_command(model)
 
 
 @main.command()

@@ -98,6 +98,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_INSTANCE_LIMIT_BYTES: largest single DICOM instance (default 4 GiB)."""
 
 
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    threads: int
+    """ANNOTOMY_MODEL_THREADS: threads of one running model (1); more workers use a machine better than more threads."""
+    memory_bytes: int
+    """ANNOTOMY_MODEL_MEMORY_BYTES: address space of the process that runs models (default 8 GiB)."""
+    timeout_s: int
+    """ANNOTOMY_MODEL_TIMEOUT_S: seconds after which a prediction is stopped (900)."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     """ANNOTOMY_DATA: data folder (`./data`)."""
@@ -110,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity: IdentitySettings
     oidc: OidcSettings
     limits: LimitSettings
+    models: ModelSettings
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
     log_level: str
@@ -118,6 +128,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """PROMETHEUS_MULTIPROC_DIR: where several HTTP processes share their counters; `serve` sets it."""
     postgres_bin: Path | None
     """ANNOTOMY_POSTGRES_BIN: folder with the PostgreSQL binaries of the private server; None: found by itself."""
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where what is too large for memory lies while it arrives; beside local blobs, so that it can be renamed."""
+        return self.data_dir / "blobs" / "tmp"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -171,6 +186,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             limits=LimitSettings(
                 upload_bytes=_whole(env, "ANNOTOMY_UPLOAD_LIMIT_BYTES", 64 << 30, low=1, high=1 << 60),
                 instance_bytes=_whole(env, "ANNOTOMY_INSTANCE_LIMIT_BYTES", 4 << 30, low=1, high=1 << 60),
+            ),
+            models=ModelSettings(
+                threads=_whole(env, "ANNOTOMY_MODEL_THREADS", 1, low=1, high=256),
+                memory_bytes=_whole(env, "ANNOTOMY_MODEL_MEMORY_BYTES", 8 << 30, low=1 << 30, high=1 << 50),
+                timeout_s=_whole(env, "ANNOTOMY_MODEL_TIMEOUT_S", 900, low=1, high=86_400),
             ),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
             log_level=env.get("ANNOTOMY_LOG_LEVEL", "info").lower(),

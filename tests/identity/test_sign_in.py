@@ -18,6 +18,8 @@ ANONYMOUS = {
     "/api/v1/auth/password-reset/confirm",
     "/api/v1/auth/jwks.json",
     "/api/v1/auth/ways",
+    "/api/v1/auth/oidc/start",
+    "/api/v1/auth/oidc/callback",
     "/livez",
     "/readyz",
     "/startupz",

@@ -91,6 +91,26 @@ async def store_instances(
     return outcomes
 
 
+async def keep_derived(services: Services, file: Incoming) -> "_Kept":
+    """The first half of storing an object that we made ourselves: its bytes are durable, no row exists. Raises StoreRefused."""
+    kept = await _keep_bytes(services, file)
+    if isinstance(kept, StoreOutcome):
+        assert kept.problem is not None, "a refusal says why"
+        raise kept.problem
+    return kept
+
+
+async def write_derived(tx: WriteTx, project_id: UUID, kept: "_Kept") -> StoreOutcome:
+    """The second half, in the transaction (unrestricted) of what the object shows. Raises StoreRefused.
+
+    The caller has decided the right to make it: who may draw in a project need not be one who may store in it.
+    """
+    [outcome] = (await _write_rows(tx, project_id, [kept])).values()
+    if outcome.problem is not None:
+        raise outcome.problem
+    return outcome
+
+
 async def _keep_bytes(services: Services, file: Incoming) -> "_Kept | StoreOutcome":
     limit = services.settings.limits.instance_bytes
     size = len(file.data) if file.data is not None else _path(file).stat().st_size

@@ -4,7 +4,10 @@ Each start raises `attempt`. The number fences: an attempt that was taken over c
 in mid-job is noticed by its missing heartbeat, and its job is begun again elsewhere.
 """
 
+import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -14,10 +17,11 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as Message
+from pgqueuer.models import Schedule as Occasion
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.db.engine import ReadTx
-from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry
+from annotomy.jobs.handlers import Cancelled, Fenced, HandlerSpec, JobContext, Reject, Retry, Schedule
 from annotomy.jobs.queue import MAX_ATTEMPTS
 from annotomy.services import Services
 
@@ -27,6 +31,18 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 DEQUEUE_TIMEOUT = timedelta(seconds=5)
 BATCH_SIZE = 2
 LONGEST_PAUSE_S = 300
+
+PASSING = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+)
+"""Failures of the machine or the database that are over sooner or later; a job that meets one is tried again."""
 
 
 def register(queuer: PgQueuer, services: Services, spec: HandlerSpec) -> None:
@@ -46,23 +62,33 @@ async def _run(services: Services, spec: HandlerSpec, job_id: UUID) -> None:
     context, payload = started
     bound = log.bind(job_id=str(job_id), kind=spec.job_type.kind, attempt=context.attempt)
     try:
+        await _attempt(services, spec, context, payload, bound)
+    except (Retry, *PASSING) as error:
+        pause = timedelta(seconds=min(LONGEST_PAUSE_S, 2**context.attempt))
+        bound.warning("job.retried", reason=type(error).__name__)
+        with contextlib.suppress(*PASSING):  # then the row says running, which the next attempt may take as well
+            await _end(services, context, "queued", None)
+        raise RetryRequested(delay=pause, reason=type(error).__name__) from error
+
+
+async def _attempt(services: Services, spec: HandlerSpec, context: JobContext, payload: object, bound: Any) -> None:
+    try:
         await spec.run(services, msgspec.convert(payload, spec.job_type), context)
     except Fenced:
         bound.warning("job.fenced")
+    except Cancelled:
+        bound.info("job.cancelled")
+        await _end(services, context, "cancelled", None)
     except Reject as error:
         bound.info("job.rejected", slug=error.problem.slug)
         await _end(services, context, "failed", error.problem.to_json())
-    except (Retry, OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        pause = timedelta(seconds=min(LONGEST_PAUSE_S, 2**context.attempt))
-        bound.warning("job.retried", reason=type(error).__name__)
-        await _end(services, context, "queued", None)
-        raise RetryRequested(delay=pause, reason=type(error).__name__) from error
+    except (Retry, *PASSING):
+        raise
     except Exception as error:  # noqa: BLE001 - the edge of a job: whatever went wrong is booked as its failure
         # A bug of ours: told as such, never retried blindly. The trace is in the log, values are not.
         bound.exception("job.failed")
-        await _end(
-            services, context, "failed", {"type": "urn:annotomy:problem:internal", "detail": type(error).__name__}
-        )
+        problem = {"type": "urn:annotomy:problem:internal", "title": "The job failed", "detail": type(error).__name__}
+        await _end(services, context, "failed", problem)
     else:
         bound.info("job.ended")
 
@@ -107,8 +133,28 @@ async def _end(services: Services, context: JobContext, state: str, problem: obj
         )  # fmt: skip
 
 
-def queuer_for(connection: asyncpg.Connection, services: Services, specs: list[HandlerSpec]) -> PgQueuer:
+def register_schedule(queuer: PgQueuer, services: Services, schedule: Schedule) -> None:
+    """Lets this worker do the upkeep when it is due; the queue sees to it that only one does."""
+
+    @queuer.schedule(schedule.name, schedule.expression, clean_old=True)
+    async def run(_: Occasion) -> None:
+        try:
+            await schedule.run(services)
+        except Exception:
+            log.exception("schedule.failed", name=schedule.name)
+
+    del run
+
+
+def queuer_for(
+    connection: asyncpg.Connection,
+    services: Services,
+    specs: list[HandlerSpec],
+    schedules: Sequence[Schedule] = (),
+) -> PgQueuer:
     queuer = PgQueuer(AsyncpgDriver(connection))
     for spec in specs:
         register(queuer, services, spec)
+    for schedule in schedules:
+        register_schedule(queuer, services, schedule)
     return queuer

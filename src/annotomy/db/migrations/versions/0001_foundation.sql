@@ -20,7 +20,7 @@ create table jobs (
   started_at timestamptz,
   finished_at timestamptz
 );
-create index jobs_of_asker on jobs (asker_id, created_at desc, id desc);
+create index jobs_of_asker on jobs (asker_id, id);           -- ids sort by the time of their making
 create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
@@ -267,14 +267,39 @@ create table project_studies (
 create index project_studies_of_project on project_studies (project_id, study_id);
 
 -- uploads ------------------------------------------------------------------------------------------------------------
+create table study_manifests (
+  id uuid primary key,
+  owner_id uuid not null references users,
+  project_id uuid not null references projects,
+  created_at timestamptz not null default now()
+);
+create index study_manifests_of_owner on study_manifests (owner_id, created_at desc, id desc);
+create table study_manifest_files (
+  manifest_id uuid not null references study_manifests on delete cascade,
+  ordinal integer not null,
+  path text collate "C" not null,
+  size bigint not null,
+  blake3 text collate "C",                     -- of the whole file, hex; one of the two
+  sha256 text collate "C",
+  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'refused')),
+  study_instance_uid text collate "C",
+  sop_instance_uid text collate "C",
+  problem jsonb,
+  primary key (manifest_id, ordinal)
+);
+create unique index study_manifest_files_path on study_manifest_files (manifest_id, path);
+create index study_manifest_files_sha256 on study_manifest_files (sha256) where state in ('stored', 'already');
 create table uploads (
   id uuid primary key,
   owner_id uuid not null references users,
   project_id uuid not null references projects,
   filename text not null default '',
   relative_path text not null default '',
-  length bigint,
+  manifest_id uuid references study_manifests on delete set null,
+  length bigint,                               -- null while the client has not told it (tus creation-defer-length)
   received bigint not null default 0,          -- durable offset: what HEAD reports
+  concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
+  parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   sha256 text,                                 -- what the client said the whole file hashes to
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
@@ -345,29 +370,36 @@ create table segmentations (
   updated_at timestamptz not null default now(),
   version integer not null default 1
 );
+create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
 create index segmentations_of_series on segmentations (series_instance_uid, project_id);
 create index segmentations_of_study on segmentations (study_instance_uid, project_id);
 create table segmentation_versions (
   segmentation_id uuid not null references segmentations,
   version integer not null,
+  label text not null,
+  state text not null,
   shape_kji integer[] not null,
   affine_lps double precision[] not null,      -- 16 numbers, row by row: voxel index (i, j, k, 1) to LPS mm
-  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive
+  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive; null: none was written
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
   primary key (segmentation_id, version)
 );
+-- A version holds only what changed: a segment or brick is as the row with the greatest since_version up to it says.
 create table segments (
   segmentation_id uuid not null,
-  version integer not null,
-  segment_number integer not null check (segment_number >= 1),
+  segment_number integer not null check (segment_number between 1 and 65535),
+  since_version integer not null,
+  removed boolean not null default false,      -- not part of the segmentation since this version
   label text not null,
   code jsonb not null,                         -- {"value", "scheme", "meaning"}
+  category jsonb not null,                     -- the same; CID 7150 (anatomical structure, lesion, ...)
+  algorithm jsonb,                             -- {"name", "version"} of the model; null: drawn by a person
   color text not null,                         -- #rrggbb
   statistics jsonb not null,
-  primary key (segmentation_id, version, segment_number),
-  foreign key (segmentation_id, version) references segmentation_versions
+  primary key (segmentation_id, segment_number, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
 create table bricks (
   address bytea primary key,                   -- BLAKE3 of the packed bits before compression
@@ -375,13 +407,15 @@ create table bricks (
 );
 create table segment_bricks (
   segmentation_id uuid not null,
-  version integer not null,
   segment_number integer not null,
-  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15; bricks without a voxel have no row
-  address bytea not null references bricks,
-  primary key (segmentation_id, version, segment_number, brick_index),
-  foreign key (segmentation_id, version, segment_number) references segments
+  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15
+  since_version integer not null,
+  address bytea references bricks,             -- null: without a voxel since this version
+  counts bigint[],                             -- voxels; sums of their k, j, i; lowest and highest k, j, i; k within the brick
+  primary key (segmentation_id, segment_number, brick_index, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
+create index segment_bricks_of_brick on segment_bricks (address);
 
 -- inference ----------------------------------------------------------------------------------------------------------
 create table predictions (
@@ -391,17 +425,19 @@ create table predictions (
   project_id uuid not null references projects,
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
-  input_digest bytea,
-  state text not null default 'queued' check (state in ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'refused')),
-  job_id uuid,
+  job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
+  outcome text check (outcome in ('succeeded', 'refused')),
   segmentation_id uuid references segmentations,
-  problem jsonb,
+  problem jsonb,                               -- of a refusal; that of a failure is the job's
+  flags text[] not null default '{}',
   quality jsonb not null default '{}',
+  input_digest bytea,                          -- BLAKE3 of what the model was given
   asked_by uuid not null references users,
   created_at timestamptz not null default now(),
-  finished_at timestamptz
+  check ((outcome = 'succeeded') = (segmentation_id is not null))
 );
-create index predictions_of_series on predictions (series_instance_uid, project_id);
+create index predictions_of_series on predictions (series_instance_uid, project_id, id);
+create index predictions_of_project on predictions (project_id, id);
 
 -- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
 -- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
