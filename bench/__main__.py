@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import annotations, cstore, models, qido, scanner, setup, stow, upload, wado
+from bench import annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "annotations": annotations,
     "models": models,
     "scanner": scanner,
+    "identity": identity,
 }
 
 

@@ -9,6 +9,7 @@ from annotomy.logs import _render, _where_it_failed  # pyright: ignore[reportPri
 
 
 def raised() -> BaseException:
+    found: BaseException = AssertionError("nothing was raised")
     try:
         try:
             int("Kim^Younghee")
