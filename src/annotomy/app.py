@@ -1,13 +1,14 @@
 """The composition root: every collaborator and the only list of routers."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from litestar import Litestar, Request, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -20,10 +21,11 @@ from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
+from annotomy.http.peer import Peer, address_of, peer_of
 from annotomy.http.problems import failure_response, http_exception_response, problem_response
 from annotomy.http.static_files import handlers as static_handlers
+from annotomy.identity.auth_routes import VIEWER_COOKIE
 from annotomy.identity.authenticate import Authenticator
-from annotomy.identity.routes import VIEWER_COOKIE
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
 from annotomy.jobs.routes import router as jobs_router
@@ -63,11 +65,9 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        signer = await TokenSigner.load(services.db)
-        app.state.signer = signer
-        app.state.authenticator = Authenticator(services, signer)
-        app.state.readiness = Readiness(services)
-        yield
+        async with _identity(app, services):
+            app.state.readiness = Readiness(services)
+            yield
 
     return _build(lifespan, lambda: services)
 
@@ -86,13 +86,26 @@ def create_app_from_environment() -> Litestar:
             )
         async with open_services(settings, settings.database.url) as services:
             held.append(services)
-            signer = await TokenSigner.load(services.db)
-            app.state.signer = signer
-            app.state.authenticator = Authenticator(services, signer)
-            app.state.readiness = Readiness(services)
-            yield
+            async with _identity(app, services):
+                app.state.readiness = Readiness(services)
+                yield
 
     return _build(lifespan, lambda: held[0])
+
+
+@asynccontextmanager
+async def _identity(app: Litestar, services: Services) -> AsyncGenerator[None]:
+    """What checks credentials, and hears of revocations as long as the process lives."""
+    signer = await TokenSigner.load(services)
+    app.state.signer = signer
+    app.state.authenticator = authenticator = Authenticator(services, signer)
+    listening = asyncio.create_task(authenticator.listening())
+    try:
+        yield
+    finally:
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
 
 
 def _build(lifespan: Any, services: Any) -> Litestar:
@@ -106,6 +119,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "services": Provide(provide_services),
             "actor": Provide(_provide_actor),
             "signer": Provide(_provide_signer),
+            "peer": Provide(_provide_peer),
             "readiness": Provide(_provide_readiness),
         },
         exception_handlers={
@@ -136,13 +150,18 @@ MAX_JSON_BYTES = 16 << 20
 """Bodies that are decoded in memory; uploads and STOW-RS stream and set limits of their own."""
 
 
-async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor:
+async def _provide_actor(request: Request[Any, Any, Any], state: State, services: NamedDependency[Services]) -> Actor:
     authenticator: Authenticator = state.authenticator
+    address = address_of(request, services.settings.http)
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        return await authenticator.from_credential(cookie)
-    return await authenticator.from_header(header)
+        return await authenticator.from_credential(cookie, address)
+    return await authenticator.from_header(header, address)
+
+
+async def _provide_peer(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Peer:
+    return peer_of(request, services.settings.http)
 
 
 async def _provide_signer(state: State) -> TokenSigner:

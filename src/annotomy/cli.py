@@ -87,7 +87,7 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     async def create() -> None:
         db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
         try:
-            password_hash = await hash_password(password)
+            password_hash = await hash_password(password, username=name)
             async with db.write(SYSTEM) as tx:
                 await create_user(tx, username=name, password_hash=password_hash, is_admin=admin)
         finally:
@@ -100,7 +100,12 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
 @main.command("api-key")
 @click.argument("action", type=click.Choice(["create"]))
 @click.option("--user", "username", required=True, help="Whose key.")
-@click.option("--scope", "scopes", multiple=True, help="Reserved for narrower keys; recorded with the key.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="Narrow the key: read, write, admin, or the name of a permission; repeatable.",
+)
 @click.option("--project", type=click.UUID, help="The only project that the key reaches.")
 def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID | None) -> None:
     """Issue an API key for a user and print only the key."""
@@ -115,7 +120,12 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
                     raise click.ClickException("There is no such user.")
                 tx.actor = Actor(user_id=row["id"], name=row["username"])
                 issued = await issue_api_key(
-                    tx, user_id=row["id"], name="command line", project_id=project, scopes=list(scopes), expires_at=None
+                    tx,
+                    user_id=row["id"],
+                    name="command line",
+                    project_id=project,
+                    scopes=scopes or None,
+                    expires_at=None,
                 )
                 return issued.key
         finally:

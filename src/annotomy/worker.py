@@ -7,6 +7,7 @@ import asyncpg
 import structlog
 
 from annotomy.app import open_services
+from annotomy.identity import notices as identity
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.settings import Settings
@@ -15,7 +16,7 @@ from annotomy.uploads.sweep import sweep_uploads
 
 log = structlog.get_logger(__name__)
 
-HANDLERS: list[HandlerSpec] = [INGEST]
+HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, INGEST]
 """In the order of the features."""
 
 SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads)]
