@@ -20,6 +20,7 @@ from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
+from annotomy.http.admission import Admission
 from annotomy.http.middleware import request_context
 from annotomy.http.peer import Peer, address_of, peer_of
 from annotomy.http.problems import failure_response, http_exception_response, problem_response
@@ -99,6 +100,7 @@ async def _identity(app: Litestar, services: Services) -> AsyncGenerator[None]:
     signer = await TokenSigner.load(services)
     app.state.signer = signer
     app.state.authenticator = authenticator = Authenticator(services, signer)
+    app.state.admission = Admission(services.settings.http.rate_limit)
     listening = asyncio.create_task(authenticator.listening())
     try:
         yield
@@ -156,8 +158,11 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State, services
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        return await authenticator.from_credential(cookie, address)
-    return await authenticator.from_header(header, address)
+        actor = await authenticator.from_credential(cookie, address)
+    else:
+        actor = await authenticator.from_header(header, address)
+    request.scope["state"]["until_answered"].enter_context(state.admission.admitted(actor.user_id))
+    return actor
 
 
 async def _provide_peer(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Peer:

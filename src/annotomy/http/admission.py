@@ -52,9 +52,7 @@ class Admission:
         if self._rate == 0:
             return
         now = self._clock()
-        account.allowance = min(
-            self._rate * BURST_S, account.allowance + (now - account.counted_at) * self._rate
-        )
+        account.allowance = min(self._rate * BURST_S, account.allowance + (now - account.counted_at) * self._rate)
         account.counted_at = now
         if account.allowance < 1:
             raise TooManyRequests("You ask faster than is allowed here.", retry_after_s=1)

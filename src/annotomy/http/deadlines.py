@@ -7,15 +7,15 @@ this too; ours holds without one.
 import asyncio
 from typing import Any
 
-from litestar.types import Message, Receive
+from litestar.types import Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from annotomy.errors import RequestTooSlow
 
 HEADER_LIMIT_S = 10.0
 """From the first byte of a request (or the connection's begin) to the end of its header."""
-MAX_CONNECTIONS = 20_000
-"""Of one process: what a process may have open as files, less what it needs itself. One more is closed at once."""
+MAX_CONNECTIONS = 8_000
+"""Of one process; about 100 MB when all of them wait. For one more, the one that owes its header for longest is closed."""
 BODY_IDLE_LIMIT_S = 75.0
 """A body that pauses for so long has lost its sender; uploads end a little earlier and keep what came."""
 BODY_GRACE_S = 60.0
@@ -32,10 +32,9 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-            return
         self._await_header()
+        if len(self.connections) > MAX_CONNECTIONS:
+            next(iter(_owing)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._header_came()
@@ -52,18 +51,26 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _await_header(self) -> None:
         self._header_timer = self.loop.call_later(HEADER_LIMIT_S, self._header_is_late)
+        _owing[self] = None
 
     def _header_came(self) -> None:
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+        _owing.pop(self, None)
 
     def _header_is_late(self) -> None:
         self._header_timer = None
+        _owing.pop(self, None)
         if not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
+            cycle: Any = self.cycle  # None before the first request, which its annotation does not say
+            if cycle is None or cycle.response_complete:
                 self.transport.write(_TOO_SLOW)
             self.transport.close()
+
+
+_owing: dict[DeadlineProtocol, None] = {}
+"""Connections of this process whose header is not complete, oldest first."""
 
 
 def timely(receive: Receive) -> Receive:
@@ -71,7 +78,7 @@ def timely(receive: Receive) -> Receive:
     loop = asyncio.get_running_loop()
     began, count, complete = loop.time(), 0, False
 
-    async def receive_in_time() -> Message:
+    async def receive_in_time() -> Any:
         nonlocal count, complete
         if complete:
             return await receive()

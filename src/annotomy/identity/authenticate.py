@@ -123,5 +123,7 @@ class Authenticator:
         task.add_done_callback(self._reloading.discard)
 
     async def _reload_keys(self) -> None:
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the database is away: unknown keys are looked for when they are met
+        with suppress(
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
+        ):  # the database is away: unknown keys are looked for when they are met
             await self._signer.reload()

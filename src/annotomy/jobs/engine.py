@@ -18,12 +18,8 @@ from pgqueuer.models import Job as Message
 from pgqueuer.models import Schedule as Occasion
 
 from annotomy.actor import SYSTEM, Actor
-<<<<<<< HEAD
-from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry, Schedule
-=======
 from annotomy.db.engine import ReadTx
-from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry
->>>>>>> work/identity
+from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry, Schedule
 from annotomy.jobs.queue import MAX_ATTEMPTS
 from annotomy.services import Services
 
