@@ -21,6 +21,7 @@ from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
+from annotomy.http.admission import Admission
 from annotomy.http.egress import Egress
 from annotomy.http.middleware import request_context
 from annotomy.http.openapi import DocumentPlugin, document, document_30
@@ -134,6 +135,7 @@ async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
     app.state.provider = Provider(services, Egress(services.settings.http.egress_allow))
     app.state.authenticator = authenticator = Authenticator(services, signer)
     app.state.readiness = Readiness(services)
+    app.state.admission = Admission(services.settings.http.rate_limit)
     listening = asyncio.create_task(authenticator.listening())
     try:
         async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain):
@@ -205,6 +207,7 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State, services
     request.state.actor = actor  # the audit reads it
     declared = str(request.route_handler.opt.get("permission", ""))
     require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
+    request.scope["state"]["until_answered"].enter_context(state.admission.admitted(actor.user_id))
     return actor
 
 

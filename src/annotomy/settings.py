@@ -31,6 +31,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_PUBLIC_URL: address in browsers, as https://annotomy.example.org; links in mails, passkeys and OIDC need it anywhere but on localhost."""
     trusted_proxies: tuple[str, ...]
     """ANNOTOMY_TRUSTED_PROXIES: addresses or networks, separated by commas, whose X-Forwarded-For and -Proto are believed (none)."""
+    rate_limit: int
+    """ANNOTOMY_RATE_LIMIT: requests a second that each process answers to one user (2000); 0: no limit."""
     egress_allow: tuple[str, ...]
     """ANNOTOMY_EGRESS_ALLOW: host names, addresses or networks, separated by commas, that may be called although they are not public (none)."""
 
@@ -167,6 +169,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 processes=_whole(env, "ANNOTOMY_HTTP_PROCESSES", os.cpu_count() or 1, low=1, high=256),
                 public_url=_origin(env, "ANNOTOMY_PUBLIC_URL"),
                 trusted_proxies=_networks(env, "ANNOTOMY_TRUSTED_PROXIES"),
+                rate_limit=_whole(env, "ANNOTOMY_RATE_LIMIT", 2000, low=0, high=1_000_000),
                 egress_allow=_words(env, "ANNOTOMY_EGRESS_ALLOW"),
             ),
             dimse=DimseSettings(
