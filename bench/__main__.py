@@ -3,10 +3,18 @@
 import argparse
 import sys
 
-from bench import annotations, models, qido, setup, stow, upload, wado
+from bench import access, annotations, models, qido, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
-BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations, "models": models}
+BENCHMARKS = {
+    "upload": upload,
+    "stow": stow,
+    "qido": qido,
+    "wado": wado,
+    "annotations": annotations,
+    "models": models,
+    "access": access,
+}
 
 
 def main() -> None:
