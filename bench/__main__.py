@@ -3,17 +3,19 @@
 import argparse
 import sys
 
-from bench import access, annotations, models, qido, setup, stow, upload, wado
+from bench import access, annotations, cstore, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
     "upload": upload,
     "stow": stow,
+    "cstore": cstore,
     "qido": qido,
     "wado": wado,
     "annotations": annotations,
     "models": models,
     "access": access,
+    "scanner": scanner,
 }
 
 

@@ -76,7 +76,7 @@ def run(runs: int, alone: bool) -> None:
 
 
 def _judged(runner: ModelRunner, image_path: Path, label_path: Path, runs: int) -> dict[str, Any]:
-    image = _read(image_path)
+    image: Any = _read(image_path)
     truth = np.asarray(_read(label_path).dataobj).T.astype(np.uint8)
     spacing_kji = np.linalg.norm(image.affine[:3, :3], axis=0)[::-1]
     volume = _volume(image)

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 from litestar import Litestar, Request, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
@@ -22,7 +23,12 @@ from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
 from annotomy.http.middleware import request_context
 from annotomy.http.openapi import DocumentPlugin, document, document_30
-from annotomy.http.problems import failure_response, http_exception_response, problem_response
+from annotomy.http.problems import (
+    failure_response,
+    http_exception_response,
+    problem_response,
+    unreadable_text_response,
+)
 from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.authenticate import Authenticator
 from annotomy.identity.routes import VIEWER_COOKIE
@@ -142,6 +148,8 @@ def _build(lifespan: Any, services: Any) -> Litestar:
         exception_handlers={
             Problem: problem_response,
             HTTPException: http_exception_response,
+            asyncpg.CharacterNotInRepertoireError: unreadable_text_response,
+            asyncpg.UntranslatableCharacterError: unreadable_text_response,
             Exception: failure_response,
         },
         middleware=[request_context, audit_requests],

@@ -14,9 +14,11 @@ from annotomy.audit import load_audit_key
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.demo.commands import demo_command
+from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.commands import doctor_command
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
 
@@ -40,6 +42,7 @@ def main() -> None:
 
 
 main.add_command(demo_command)
+main.add_command(doctor_command)
 main.add_command(import_command)
 main.add_command(export_command)
 main.add_command(model)
@@ -67,6 +70,24 @@ def worker() -> None:
     settings = Settings.from_environment()
     configure_logs(settings.log_level, process="worker")
     asyncio.run(run_worker(settings, database_url(settings)))
+
+
+@main.command()
+def dimse() -> None:
+    """Run the DICOM listener alone, beside a server with ANNOTOMY_DIMSE_PORT=0."""
+    import uvloop
+
+    from annotomy.app import open_services
+    from annotomy.dimse.server import run_listener
+
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, process="dimse")
+
+    async def listen() -> None:
+        async with open_services(settings, database_url(settings)) as services:
+            await run_listener(services)
+
+    uvloop.run(listen())
 
 
 @main.command()
@@ -118,7 +139,7 @@ def user_password(name: str, password_stdin: bool) -> None:
     password = sys.stdin.readline().rstrip("\n")
 
     async def change() -> None:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             password_hash = await hash_password(password)
             async with db.write(SYSTEM) as tx:
@@ -196,6 +217,9 @@ def database_url(settings: Settings) -> str:
     if url is not None:
         return url
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
+
+
+main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 
 if __name__ == "__main__":

@@ -27,12 +27,24 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DimseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    host: str
+    """ANNOTOMY_DIMSE_HOST: address that the DICOM listener listens on; 0.0.0.0 for modalities on other hosts."""
     port: int
     """ANNOTOMY_DIMSE_PORT: port of the DICOM listener; 0 turns it off."""
     ae_title: str
     """ANNOTOMY_AE_TITLE: our application entity title, at most 16 characters."""
     open: bool
     """ANNOTOMY_DIMSE_OPEN=1: any calling AE may store, query and retrieve as the user `dimse`. For tests only."""
+    associations: int
+    """ANNOTOMY_DIMSE_ASSOCIATIONS: associations at once (64); others are told to try again."""
+    associations_for_peer: int
+    """ANNOTOMY_DIMSE_ASSOCIATIONS_FOR_PEER: of these, at once from one calling AE title (16)."""
+    tls_cert: Path | None
+    """ANNOTOMY_DIMSE_TLS_CERT: our certificate chain (PEM); with it the listener speaks TLS only."""
+    tls_key: Path | None
+    """ANNOTOMY_DIMSE_TLS_KEY: its private key (PEM); None: it stands in the certificate's file."""
+    tls_ca: Path | None
+    """ANNOTOMY_DIMSE_TLS_CA: authorities (PEM) that must have signed a calling peer's certificate; None: any peer."""
 
 
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,9 +116,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 processes=_whole(env, "ANNOTOMY_HTTP_PROCESSES", os.cpu_count() or 1, low=1, high=256),
             ),
             dimse=DimseSettings(
+                host=env.get("ANNOTOMY_DIMSE_HOST", "127.0.0.1"),
                 port=_whole(env, "ANNOTOMY_DIMSE_PORT", 11112, low=0, high=65535),
                 ae_title=_ae_title(env.get("ANNOTOMY_AE_TITLE", "ANNOTOMY")),
                 open=_flag(env, "ANNOTOMY_DIMSE_OPEN"),
+                associations=_whole(env, "ANNOTOMY_DIMSE_ASSOCIATIONS", 64, low=1, high=4096),
+                associations_for_peer=_whole(env, "ANNOTOMY_DIMSE_ASSOCIATIONS_FOR_PEER", 16, low=1, high=4096),
+                tls_cert=_path(env, "ANNOTOMY_DIMSE_TLS_CERT"),
+                tls_key=_path(env, "ANNOTOMY_DIMSE_TLS_KEY"),
+                tls_ca=_path(env, "ANNOTOMY_DIMSE_TLS_CA"),
             ),
             admin=AdminSettings(
                 username=env.get("ANNOTOMY_ADMIN_USERNAME", "admin"),
@@ -141,6 +159,10 @@ def _whole(env: Mapping[str, str], name: str, default: int, *, low: int, high: i
     if not low <= value <= high:
         raise ValueError(f"{name} takes a number from {low} to {high}, not {value}")
     return value
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]) if env.get(name) else None
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:

@@ -25,6 +25,8 @@ from tests.support.application import Application
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
 """Besides permissions: without a credential; one's own things; any member of the project."""
 DECLARABLE = {ANYONE, OWN, MEMBER, *PERMISSIONS, *(re.sub(r"\.(own|all)$", "", name) for name in PERMISSIONS)}
+JOBS = "/api/v1/jobs"
+"""Machine work, which holds no patient data: an administrator sees and stops everybody's."""
 SECRETS = ("SECRETPATIENT", "SECRETPROJECT", "SECRETUSER")
 """Planted in what is not theirs: no answer to somebody outside may hold one."""
 
@@ -289,7 +291,7 @@ async def test_nobody_gets_in_without_a_valid_credential(application: Applicatio
             answer = await _call(application, one, headers, world.ids)
             if answer.status_code != 401 or _leaks(answer):
                 wrong.append(f"{one}: {answer.status_code} {answer.text[:200]}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("person", ["outsider", "expired", "admin"])
@@ -305,14 +307,17 @@ async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
             continue
         theirs = await _call(application, one, headers, world.ids)
         nothing = await _call(application, one, headers, absent)
+        if person == "admin" and one.path.startswith(JOBS):
+            continue
         named = set(one.parameters) - {"name", "action", "version"}
         if _leaks(theirs):
             wrong.append(f"{one} leaks: {theirs.text[:200]}")
-        if theirs.is_success and (named or not nothing.is_success):
+        empty_search = one.path.startswith("/dicom-web/") and theirs.text == nothing.text == "[]"
+        if theirs.is_success and (not nothing.is_success or (named and not empty_search)):
             wrong.append(f"{one} succeeds on what is not theirs: {theirs.status_code}")
         if theirs.status_code >= 500 or (not theirs.is_success and _same(theirs, world.ids) != _same(nothing, absent)):
             wrong.append(f"{one}: {_same(theirs, world.ids)} is not {_same(nothing, absent)}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     # Nothing came of all that: the owner still has everything.
     owner = world.people["owner"]
     for path in (
@@ -344,7 +349,7 @@ async def test_what_a_rule_hides_looks_as_if_it_did_not_exist(application: Appli
             nothing = await _call(application, one, headers, absent)
             if _same(theirs, world.ids) != _same(nothing, absent):
                 wrong.append(f"{one}: {_same(theirs, world.ids)} is not {_same(nothing, absent)}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     assert named >= 10
 
 
@@ -356,6 +361,9 @@ async def test_each_role_is_refused_what_it_lacks(application: Application, worl
             if one.declared in {ANYONE, OWN, MEMBER} or holds(held, one.declared):
                 continue
             answer = await _call(application, one, world.people[role], world.ids)
+            if one.declared == "study.store" and answer.is_success:
+                assert "project_id" not in one.parameters
+                continue  # no project was named: it went to the person's own inbox
             asked_of_the_project = "project_id" in one.parameters
             refused = (
                 answer.status_code == 403 if asked_of_the_project else answer.status_code in (400, 403, 404, 409, 415)
@@ -363,7 +371,7 @@ async def test_each_role_is_refused_what_it_lacks(application: Application, worl
             lists = one.method == "GET" and not one.parameters and "SECRET" not in answer.text
             if not (refused or lists) or ("study.read" not in held and "SECRETPATIENT" in answer.text):
                 wrong.append(f"{role}: {one}: {answer.status_code} {answer.text[:200]}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 async def test_each_role_gets_what_it_holds(application: Application, world: World) -> None:
@@ -382,7 +390,7 @@ async def test_each_role_gets_what_it_holds(application: Application, world: Wor
                 )
                 if answer.status_code != 200:
                     wrong.append(f"{role}: {one}: {answer.status_code} {answer.text[:200]}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def _leaks(answer: Any) -> bool:

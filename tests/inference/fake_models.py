@@ -22,6 +22,8 @@ class FakeModel:
     """Marks the upper half and the upper tenth of the values; its name says how else it behaves."""
 
     name: str
+    gate: Path | None = None
+    """A file that the test makes when the model may go on."""
 
     def describe(self) -> ModelCard:
         return fake_card(self.name)
@@ -40,10 +42,9 @@ class FakeModel:
         if self.name == "never ends":
             while True:
                 time.sleep(0.01)
-        if self.name.startswith("waits for "):  # until the test makes the file
-            while not Path(self.name.removeprefix("waits for ")).exists():
-                report(0.5)
-                time.sleep(0.01)
+        while self.gate is not None and not self.gate.exists():
+            report(0.5)
+            time.sleep(0.01)
         low, middle, high = np.quantile(volume.values, (0.0, 0.5, 0.9))
         labels = (volume.values > middle).astype(np.uint8) + (volume.values > high).astype(np.uint8)
         if self.name == "answers another shape":
@@ -56,8 +57,10 @@ class FakeModel:
 
 
 def fake_model(name: str, threads: int) -> FakeModel:
+    """`NAME until FILE` waits for the file."""
     assert threads == 1
-    return FakeModel(name)
+    plain, _, gate = name.partition(" until ")
+    return FakeModel(plain, Path(gate) if gate else None)
 
 
 def fake_card(name: str) -> ModelCard:

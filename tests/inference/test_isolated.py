@@ -133,7 +133,7 @@ def test_predictions_take_turns(process: ModelProcess, tmp_path: Path) -> None:
     waiting = threading.Event()
     with ThreadPoolExecutor(2) as threads:
         begun = threading.Event()
-        first = threads.submit(runner(process, f"waits for {gate}").predict, ramp(), lambda share: begun.set())
+        first = threads.submit(runner(process, f"waits until {gate}").predict, ramp(), lambda share: begun.set())
         assert begun.wait(30)
         second = threads.submit(runner(process, "well behaved").predict, ramp(), lambda share: waiting.set())
         assert waiting.wait(30)  # told of its waiting, so that it can be cancelled

@@ -27,7 +27,7 @@ GATE_MODEL = "waits for the gate"
 async def services(services: Services, tmp_path: Path) -> AsyncGenerator[Services]:
     process = ModelProcess(services.settings.models)
     runners: dict[str, Any] = {name: FakeModel(name) for name in ("bright", "refuses")}
-    runners[GATE_MODEL] = FakeModel(f"waits for {tmp_path / 'gate'}")
+    runners[GATE_MODEL] = FakeModel(GATE_MODEL, tmp_path / "gate")
     for name in ("crashes", "answers unknown labels", "isolated"):
         runners[name] = IsolatedRunner(process, fake_card(name), FACTORY)
     yield dataclasses.replace(services, runners={**services.runners, **runners})
@@ -180,7 +180,7 @@ async def test_rights_lost_before_the_job_runs_stop_it(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"model": "nothing"}, {"model": "bright", "version": "0.0.9"}])
-async def test_an_unknown_model_is_told_with_what_there_is(scene: Scene, fields: dict[str, str]) -> None:
+async def test_an_unknown_model_is_told_with_what_there_is(scene: Scene, fields: dict[str, Any]) -> None:
     answer = await scene.ask(**fields)
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:annotomy:problem:unknown-model"
@@ -217,7 +217,8 @@ async def test_a_job_that_is_delivered_twice_has_one_result(scene: Scene) -> Non
         await Queries(AsyncpgDriver(bare)).enqueue("run-prediction", UUID(asked["job_id"]).bytes, 0)
     await run_queued_jobs(scene.application.services)
     assert (await half_done(scene))["segmentations"] == 1
-    assert (await scene.get(f"/jobs/{asked['job_id']}"))["attempts"] == 1
+    assert (await scene.get(f"/predictions/{asked['id']}"))["state"] == "succeeded"
+    assert len(await scene.rows("select 1 from events where type = 'prediction.succeeded'")) == 1
 
 
 async def test_an_attempt_that_was_taken_over_stores_nothing(scene: Scene, tmp_path: Path) -> None:
@@ -234,7 +235,8 @@ async def test_an_attempt_that_was_taken_over_stores_nothing(scene: Scene, tmp_p
 
 async def until_running(scene: Scene, asked: Any) -> None:
     """Until the model itself runs, which its progress tells."""
-    while (await scene.get(f"/predictions/{asked['id']}"))["progress"] < 0.4:
+    while (found := await scene.get(f"/predictions/{asked['id']}"))["progress"] < 0.4:
+        assert found["state"] in ("queued", "running"), found
         await asyncio.sleep(0.01)
 
 

@@ -1,5 +1,6 @@
 """Creating a segmentation: bricks, statistics and a standard DICOM SEG, all at once or not at all."""
 
+import asyncio
 import io
 import shutil
 import subprocess
@@ -169,8 +170,9 @@ async def test_a_second_call_of_the_same_id_changes_nothing(application: Applica
     placed = Placed()
     project = await project_with(application, file_bytes(placed.instances()))
     new = await _new(application, project, placed, id=uuid4())
-    for _ in range(2):
-        assert await create_segmentation(application.services, project.admin, new) == new.id
+    calls = [create_segmentation(application.services, project.admin, new) for _ in range(2)]
+    assert await asyncio.gather(*calls) == [new.id, new.id]
+    assert await create_segmentation(application.services, project.admin, new) == new.id
     async with application.services.db.read(project.admin) as tx:
         assert await tx.fetchval("select count(*) from segmentations") == 1
         assert await tx.fetchval("select count(*) from instances") == placed.shape_kji[0] + 1

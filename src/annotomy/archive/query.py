@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
+from annotomy.archive.parse import name_key
 from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest
 from annotomy.projects.access import visible_instances, visible_series, visible_studies
@@ -162,7 +163,18 @@ def _condition(keyword: str, column: tuple[str, str], value: str, values: list[A
         return _date_range(keyword, name, value, values)
     if kind == "time":
         return _time_range(name, value, values)
-    return _text(name, value.lower() if kind == "name" else value, values)
+    return _name(name, value, values) if kind == "name" else _text(name, value, values)
+
+
+def _name(name: str, value: str, values: list[Any]) -> str:
+    """The whole name, or one component group of it: alphabetic, ideographic, phonetic (PS3.5 6.2.1.2)."""
+    key = name_key(value)
+    alternatives = [_text(name, key, values)]
+    if "=" not in key:
+        alternatives.append(_text(name, f"{key}=*", values))
+        if not key.isascii():  # the groups that follow are written in other letters
+            alternatives += [_text(name, f"*={key}", values), _text(name, f"*={key}=*", values)]
+    return f"({' or '.join(f'({one})' for one in alternatives)})"
 
 
 def _text(name: str, value: str, values: list[Any]) -> str:
@@ -220,3 +232,23 @@ def _to_json(level: Level, row: Any) -> dict[str, Any]:
         result |= row["instance"]
         result["00083002"] = {"vr": "UI", "Value": [row["transfer_syntax_uid"]]}
     return result
+
+
+_PATIENT_KEYWORDS = frozenset({"PatientID", "PatientName", "PatientBirthDate", "PatientSex"})
+_PATIENT_TAGS = frozenset({"00080005", "00100010", "00100020", "00100030", "00100040"})
+
+
+async def query_patients(tx: ReadTx, match: dict[str, str], *, limit: int, offset: int = 0) -> QueryResult:
+    """The patient level of C-FIND (PS3.4 C.6.1.1.2): PatientID says who is the same, the newest study how they are called."""
+    conditions, values = [visible_studies("st.id")], list[Any]()
+    for keyword, value in match.items():
+        if keyword in _PATIENT_KEYWORDS and value not in ("", "*"):
+            conditions.append(_condition(keyword, _STUDY_COLUMNS[keyword], value, values))
+    values += [min(limit, MAX_RESULTS), offset]
+    rows = await tx.fetch(
+        "select distinct on (st.patient_id) st.attributes from studies st"
+        f" where {' and '.join(conditions)} order by st.patient_id, st.study_at desc, st.id desc"
+        f" limit ${len(values) - 1} offset ${len(values)}",
+        *values,
+    )
+    return QueryResult([{tag: row[0][tag] for tag in row[0].keys() & _PATIENT_TAGS} for row in rows])

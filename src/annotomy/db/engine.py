@@ -5,6 +5,7 @@ travels in the same round trip as BEGIN: a UUID's canonical text needs no quotin
 """
 
 import json
+import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -15,6 +16,8 @@ from annotomy.actor import SYSTEM, Actor
 
 ACQUIRE_TIMEOUT_S = 10.0
 """A request that cannot get a connection for this long is refused rather than queued on."""
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""The escape itself, not a text that spells it behind an escaped backslash."""
 STATEMENT_TIMEOUT_S = 60.0
 """No statement of ours is meant to take longer; a runaway one is cancelled and its connection freed."""
 
@@ -150,4 +153,4 @@ def _to_json(value: Any) -> str:
     if isinstance(value, str):
         return value  # the queue library encodes by itself; our own columns hold objects and lists, never a bare string
     # PostgreSQL refuses NUL in text and jsonb; real DICOM strings hold it.
-    return json.dumps(value, ensure_ascii=False, default=str).replace("\\u0000", "")
+    return _ESCAPED_NUL.sub(r"\1", json.dumps(value, ensure_ascii=False, default=str))

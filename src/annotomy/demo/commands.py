@@ -4,12 +4,17 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from annotomy.demo import DemoFailed
 from annotomy.demo.words import say
 from annotomy.settings import Settings
+
+if TYPE_CHECKING:
+    from annotomy.demo.tour import Tour
 
 
 @click.command("demo")
@@ -47,12 +52,13 @@ async def _demo(settings: Settings, *, once: bool) -> None:
     await asyncio.wait([serving, answering], return_when=asyncio.FIRST_COMPLETED)
     if answering.done():
         terminal.done("answering", address=supervisor.address)
-        from annotomy.demo.tour import DemoFailed, tour  # takes a second to import: the server starts meanwhile
-
-        touring = asyncio.create_task(asyncio.to_thread(tour, settings, say=terminal.done, progress=terminal.progress))
+        touring = asyncio.create_task(asyncio.to_thread(_tour, settings, terminal))
         await asyncio.wait([serving, touring], return_when=asyncio.FIRST_COMPLETED)
         login = _login(settings, supervisor.generated_password)
-        if not serving.done():
+        if serving.done():
+            await asyncio.wait([touring])  # it meets a server that is gone, and ends
+            touring.exception()
+        else:
             try:
                 found = await touring
             except DemoFailed as error:
@@ -67,6 +73,13 @@ async def _demo(settings: Settings, *, once: bool) -> None:
     await serving
 
 
+def _tour(settings: Settings, terminal: "_Terminal") -> "Tour":
+    """In a thread: its imports alone take seconds, in which the supervisor starts the worker."""
+    from annotomy.demo.tour import tour
+
+    return tour(settings, say=terminal.done, progress=terminal.progress)
+
+
 def _login(settings: Settings, generated: str | None) -> str:
     username = settings.admin.username
     if generated is not None:
@@ -77,12 +90,11 @@ def _login(settings: Settings, generated: str | None) -> str:
     return f"{say(settings.language, 'known', username=username)} {reset}"
 
 
-def _close(settings: Settings, terminal: "_Terminal", found: object, address: str, login: str, *, once: bool) -> None:
+def _close(settings: Settings, terminal: "_Terminal", found: "Tour", address: str, login: str, *, once: bool) -> None:
     """The closing block: where everything is."""
     from annotomy.demo.checks import HIPPOCAMPUS_ML, LEAST_BRAIN_DICE
-    from annotomy.demo.tour import PROJECT, Tour
+    from annotomy.demo.tour import PROJECT
 
-    assert isinstance(found, Tour)
     language = settings.language
     head = found.head_study_instance_uid
     rows = [

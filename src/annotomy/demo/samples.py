@@ -17,7 +17,7 @@ _PYDICOM = (
 )
 _PYDICOM_DATA = (
     "explicit_VR-UN.dcm",  # CT of an abdomen, JPEG 2000
-    "RG1_J2KI.dcm",  # radiograph of a chest, JPEG 2000
+    "RG3_J2KI.dcm",  # radiograph of a leg, JPEG 2000
 )
 
 

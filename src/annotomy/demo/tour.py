@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from pydicom import dcmread
 
-from annotomy.demo import checks, samples
+from annotomy.demo import DemoFailed, checks, samples
 from annotomy.demo.pictures import Shown, draw_overlay
 from annotomy.dicom.nifti import nifti_to_dicom
 from annotomy.settings import Settings
@@ -32,10 +32,6 @@ PREDICTION_TIMEOUT_S = 600.0
 """Each model takes seconds on one core; a machine that is this much slower has no worker running."""
 
 Say = Callable[..., None]
-
-
-class DemoFailed(Exception):
-    """The demo cannot go on; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)

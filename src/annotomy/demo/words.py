@@ -64,7 +64,15 @@ _WORDS: dict[str, tuple[str, str]] = {
 }
 
 
+KEYS = sorted(_WORDS)
+
+
+def sentences(key: str) -> tuple[str, str]:
+    """English and Korean, with the names of their figures."""
+    return _WORDS[key]
+
+
 def say(language: str, key: str, **figures: object) -> str:
     """The sentence of this key with its figures filled in."""
-    english, korean = _WORDS[key]
+    english, korean = sentences(key)
     return (korean if language == "ko" else english).format(**figures)

@@ -98,7 +98,7 @@ def _whole(request: Request[Any, Any, Any], name: str, default: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise BadRequest(f"{name} takes a whole number, 0 or more.")
     return int(text)
 

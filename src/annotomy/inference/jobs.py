@@ -6,6 +6,7 @@ the job's end together; a taken-over attempt is fenced out of it. Dying anywhere
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -128,11 +129,13 @@ async def _store(
     output: ModelOutput,
     digest: bytes,
 ) -> None:
+    quality = {name: value for name, value in output.quality.items() if math.isfinite(value)}  # JSON has no NaN
+
     async def book(tx: WriteTx, segmentation_id: UUID) -> None:
         await tx.execute(
             "update predictions set outcome = 'succeeded', segmentation_id = $2, flags = $3, quality = $4, input_digest = $5"
             " where id = $1",
-            row["id"], segmentation_id, list(output.flags), output.quality, digest,
+            row["id"], segmentation_id, list(output.flags), quality, digest,
         )  # fmt: skip
         data = {"model": card.name, "segmentation_id": str(segmentation_id), "flags": list(output.flags)}
         await emit(tx, prediction_event("prediction.succeeded", row["id"], row["project_id"], **data))

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from litestar import Response, Router, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from annotomy.actor import Actor
 from annotomy.http.idempotency import IdempotentRequest, once
@@ -83,11 +83,11 @@ async def predict_batch(
 async def list_predictions(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
-    series_instance_uid: str | None = None,
-    project_id: UUID | None = None,
+    series_instance_uid: FromQuery[str | None] = None,
+    project_id: FromQuery[UUID | None] = None,
     prediction_state: Annotated[PredictionState | None, QueryParameter(name="state")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-    cursor: str | None = None,
+    cursor: FromQuery[str | None] = None,
 ) -> Page[Prediction]:
     """Predictions on series that one sees, newest first."""
     async with services.db.read(actor) as tx:

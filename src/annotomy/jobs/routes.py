@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Router, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx
@@ -70,7 +70,7 @@ async def list_jobs(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-    cursor: str | None = None,
+    cursor: FromQuery[str | None] = None,
     job_state: Annotated[JobState | None, QueryParameter(name="state")] = None,
     every: Annotated[bool, QueryParameter(name="all", description="Everybody's jobs; for administrators.")] = False,
 ) -> Page[JobAnswer]:

@@ -23,12 +23,17 @@ BrickKey = tuple[int, int]
 """(segment_number, brick_index)"""
 
 
+Counts = tuple[int, ...]
+"""What statistics add up without unpacking: voxels; sums of their k, j, i; lowest k, j, i; highest. k is within the brick."""
+
+
 @dataclass(frozen=True, slots=True)
 class Brick:
     address: bytes
     """BLAKE3 of the packed bits before compression."""
     data: bytes
     """zstd of the packed bits."""
+    counts: Counts
 
 
 class DamagedBrick(ValueError):
@@ -37,14 +42,26 @@ class DamagedBrick(ValueError):
 
 def pack(slab: NDArray[np.bool_]) -> Brick | None:
     """At most 16 slices of one segment; None when no voxel is set."""
-    bits = np.packbits(slab, axis=None, bitorder="little").tobytes()
-    return pack_bits(bits)
-
-
-def pack_bits(bits: bytes) -> Brick | None:
-    if not any(bits):
+    counts = _counts(slab)
+    if counts is None:
         return None
-    return Brick(blake3(bits).digest(), zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(bits))
+    bits = np.packbits(slab, axis=None, bitorder="little").tobytes()
+    return Brick(blake3(bits).digest(), zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(bits), counts)
+
+
+def pack_bits(bits: bytes, shape: tuple[int, int, int]) -> Brick | None:
+    return pack(_slab(bits, shape)) if any(bits) else None
+
+
+def _counts(slab: NDArray[np.bool_]) -> Counts | None:
+    plane = np.count_nonzero(slab, axis=0)
+    along = (np.count_nonzero(slab, axis=(1, 2)), plane.sum(axis=1), plane.sum(axis=0))
+    voxels = int(along[0].sum())
+    if voxels == 0:
+        return None
+    where = [np.flatnonzero(count) for count in along]
+    sums = [int(np.arange(len(count)) @ count) for count in along]
+    return voxels, *sums, *(int(w[0]) for w in where), *(int(w[-1]) for w in where)
 
 
 def unpack_bits(brick: Brick, voxels: int) -> bytes:
@@ -59,9 +76,13 @@ def unpack_bits(brick: Brick, voxels: int) -> bytes:
 
 
 def unpack(brick: Brick, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    return _slab(unpack_bits(brick, shape[0] * shape[1] * shape[2]), shape)
+
+
+def _slab(bits: bytes, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
     voxels = shape[0] * shape[1] * shape[2]
-    bits = np.frombuffer(unpack_bits(brick, voxels), np.uint8)
-    return np.unpackbits(bits, count=voxels, bitorder="little").view(np.bool_).reshape(shape)
+    flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=voxels, bitorder="little")
+    return flat.view(np.bool_).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -103,15 +124,9 @@ class MaskSet:
                 part[slab] = value
         return labels, overlap
 
-    def changed_from(self, other: "MaskSet") -> set[BrickKey]:
-        """The bricks that differ, those that are in only one of both included."""
-        keys = self.bricks.keys() | other.bricks.keys()
-        return {key for key in keys if _address(self, key) != _address(other, key)}
-
-
-def _address(masks: MaskSet, key: BrickKey) -> bytes | None:
-    brick = masks.bricks.get(key)
-    return None if brick is None else brick.address
+    def counts(self, segment_number: int) -> dict[int, Counts]:
+        """By brick index, of the bricks that hold a voxel."""
+        return {index: brick.counts for (number, index), brick in self.bricks.items() if number == segment_number}
 
 
 def brick_count(shape_kji: tuple[int, int, int]) -> int:

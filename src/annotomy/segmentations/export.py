@@ -2,15 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
 
 from annotomy.actor import Actor
 from annotomy.archive.retrieve import locate
 from annotomy.archive.volume import VolumeSource, load_source
+from annotomy.dicom.rtstruct import ImageReference, Structure, write_rtstruct
 from annotomy.segmentations import nifti_file, nrrd_file, png_file, query
-from annotomy.segmentations.bricks import MaskSet
+from annotomy.segmentations.bricks import BRICK_SLICES, MaskSet
 from annotomy.segmentations.interchange import FileSegment, LabelGrid, layers_of
 from annotomy.segmentations.query import Row, affine_of
 from annotomy.segmentations.service import NewSegment, seg_identity, seg_of
@@ -96,6 +100,33 @@ async def _nrrd(asked: _Asked) -> bytes:
     return await asyncio.to_thread(lambda: nrrd_file.write_nrrd(_grid(asked)))
 
 
+async def _rtstruct(asked: _Asked) -> bytes:
+    source = await _source(asked)
+    return await asyncio.to_thread(_structures, asked, source)
+
+
+def _structures(asked: _Asked, source: VolumeSource) -> bytes:
+    row = asked.row
+    return write_rtstruct(
+        header=source.headers[0],
+        images=[ImageReference(p.sop_class_uid, p.sop_instance_uid, p.frame_number) for p in source.planes],
+        series_instance_uid=source.series_instance_uid,
+        frame_of_reference_uid=source.frame_of_reference_uid,
+        affine_lps=affine_of(row),
+        structures=[
+            Structure(s.number, s.label, s.code, s.color, s.algorithm is not None, _slices(asked.masks, s.number))
+            for s in segments_of(row)
+        ],
+        identity=seg_identity(row["id"], row["version"], row["label"], row["updated_at"], "", form="RTSTRUCT"),
+    )
+
+
+def _slices(masks: MaskSet, segment_number: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    for index, slab in masks.slabs(segment_number):
+        for k in np.flatnonzero(slab.any(axis=(1, 2))):
+            yield index * BRICK_SLICES + int(k), slab[k]
+
+
 async def _png(asked: _Asked) -> bytes:
     source = await _source(asked)
     uids = [plane.sop_instance_uid for plane in source.planes]
@@ -135,6 +166,7 @@ FORMS: dict[str, tuple[Callable[[_Asked], Awaitable[bytes]], str, str]] = {
     "labelmap-seg": (_labelmap_seg, DICOM, ".labelmap.dcm"),
     "nifti": (_nifti, nifti_file.MEDIA_TYPE, nifti_file.SUFFIX),
     "nrrd": (_nrrd, nrrd_file.MEDIA_TYPE, nrrd_file.SUFFIX),
+    "rtstruct": (_rtstruct, DICOM, ".rtstruct.dcm"),
     "png": (_png, png_file.MEDIA_TYPE, png_file.SUFFIX),
 }
 """What writes it, its media type and the end of its file name."""

@@ -15,6 +15,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from annotomy.segmentations.interchange import MAX_FILE_BYTES, MAX_LAYERS, FileSegment, FormatError, LabelGrid
 
@@ -46,9 +47,14 @@ def read_nifti(data: bytes) -> LabelGrid:
     form: Any = nib.Nifti2Image if data[4:8] in (b"n+2\0", b"ni2\0") else nib.Nifti1Image
     try:
         image = form.from_bytes(data)
+        expected = int(np.prod(np.array(image.shape, dtype=object), initial=1)) * image.get_data_dtype().itemsize
+        if not 0 < expected <= len(data):  # before anything of this size is allocated
+            raise FormatError("The NIfTI's data is cut off.")
         values = np.asarray(image.dataobj)
         affine = np.asarray(image.affine, np.float64)
-    except (HeaderDataError, ImageFileError, ValueError, OSError, EOFError, TypeError) as error:
+    except (HeaderDataError, ImageFileError, WrapStructError, ValueError, OSError, EOFError, TypeError) as error:
+        if isinstance(error, FormatError):
+            raise
         raise FormatError("The file cannot be read as NIfTI.") from error
     if values.ndim == 3:
         values = values[..., None]

@@ -12,7 +12,7 @@ from annotomy.db.engine import ReadTx
 from annotomy.errors import NotFound
 from annotomy.http.pages import decode_cursor, encode_cursor
 from annotomy.projects.access import Permission, require, visible_target, visible_work
-from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet
+from annotomy.segmentations.bricks import Brick, BrickKey, Counts, MaskSet
 
 SEEN = f"{visible_target('g')} and {visible_work('segmentation', 'g.project_id', 'g.created_by')}"
 """The predicate that every read of `segmentations g` carries: its series is seen through its project, and the role reads
@@ -126,7 +126,7 @@ async def _with_segments(tx: ReadTx, rows: list[Row]) -> list[Row]:
 
 
 _BRICKS_OF_VERSION = (
-    "(select distinct on (segment_number, brick_index) segment_number, brick_index, address from segment_bricks"
+    "(select distinct on (segment_number, brick_index) segment_number, brick_index, address, counts from segment_bricks"
     " where segmentation_id = $1 and since_version <= $2 and ($3::integer[] is null or segment_number = any($3))"
     " order by segment_number, brick_index, since_version desc) s"
 )
@@ -135,23 +135,33 @@ _BRICKS_OF_VERSION = (
 async def read_masks(tx: ReadTx, row: Row, segment_numbers: Sequence[int] | None = None) -> MaskSet:
     """The bricks of the version in `row`, which the caller got from `get_version`; of these segments, or of all."""
     bricks = await tx.fetch(
-        f"select s.segment_number, s.brick_index, b.address, b.data from {_BRICKS_OF_VERSION} join bricks b using (address)",
+        f"select s.segment_number, s.brick_index, s.counts, b.address, b.data from {_BRICKS_OF_VERSION} join bricks b using (address)",
         row["id"], row["version"], segment_numbers,
     )  # fmt: skip
     found: dict[BrickKey, Brick] = {
-        (b["segment_number"], b["brick_index"]): Brick(b["address"], b["data"]) for b in bricks
+        (b["segment_number"], b["brick_index"]): Brick(b["address"], b["data"], tuple(b["counts"])) for b in bricks
     }
     slices, rows, columns = row["shape_kji"]
     return MaskSet((slices, rows, columns), found)
 
 
-async def brick_addresses(tx: ReadTx, segmentation_id: UUID, version: int) -> dict[BrickKey, bytes]:
-    """Which bricks a version consists of, without their data."""
+@dataclass(frozen=True, slots=True)
+class PlacedBrick:
+    """A brick of a version, without its data."""
+
+    address: bytes
+    counts: Counts
+
+
+async def placed_bricks(tx: ReadTx, segmentation_id: UUID, version: int) -> dict[BrickKey, PlacedBrick]:
+    """What a version consists of."""
     rows = await tx.fetch(
-        f"select segment_number, brick_index, address from {_BRICKS_OF_VERSION} where address is not null",
+        f"select segment_number, brick_index, address, counts from {_BRICKS_OF_VERSION} where address is not null",
         segmentation_id, version, None,
     )  # fmt: skip
-    return {(row["segment_number"], row["brick_index"]): row["address"] for row in rows}
+    return {
+        (row["segment_number"], row["brick_index"]): PlacedBrick(row["address"], tuple(row["counts"])) for row in rows
+    }
 
 
 def segments_named(row: Row, segment_numbers: Sequence[int]) -> list[Row]:

@@ -1,13 +1,13 @@
 """What /api/v1/segmentations answers and takes."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 
 State = Literal["proposal", "draft", "submitted", "approved", "rejected"]
-Form = Literal["seg", "labelmap-seg", "nifti", "nrrd", "png"]
+Form = Literal["seg", "labelmap-seg", "nifti", "nrrd", "rtstruct", "png"]
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -81,3 +81,44 @@ class StatisticsAnswer(msgspec.Struct, frozen=True):
     voxel_volume_mm3: float
     segments: dict[int, SegmentStatistics]
     """By segment number."""
+
+
+class DescribedSegment(msgspec.Struct, frozen=True):
+    """How a segment is called. What is left out comes from the file, or from what is known of the segment."""
+
+    segment_number: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    code: Code | None = None
+    category: Code | None = None
+    color: Annotated[str, msgspec.Meta(pattern="^#[0-9a-fA-F]{6}$")] | None = None
+
+
+class ImportMetadata(msgspec.Struct, frozen=True):
+    """The `metadata` part of an import."""
+
+    project_id: UUID
+    study_instance_uid: str
+    series_instance_uid: str
+    label: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    segments: list[DescribedSegment] = []
+
+
+class ChangedSegmentation(msgspec.Struct, frozen=True):
+    """A JSON merge patch; what is left out stays."""
+
+    state: State | None = None
+    label: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    why: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class RestoredVersion(msgspec.Struct, frozen=True):
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    why: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+
+
+class ArchivedSegmentation(msgspec.Struct, frozen=True):
+    """A DICOM SEG that the archive holds."""
+
+    project_id: UUID
+    sop_instance_uid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    label: Annotated[str, msgspec.Meta(max_length=200)] = ""

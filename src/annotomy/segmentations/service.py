@@ -62,11 +62,15 @@ class NewSegmentation:
     segments: Sequence[NewSegment]
     labels: NDArray[Any] | None = None
     masks: Mapping[int, NDArray[np.bool_]] | None = None
+    bricks: MaskSet | None = None
+    """Masks that are bricks already, in place of both."""
     label: str = ""
     state: Literal["proposal", "draft"] = "draft"
     prediction_id: UUID | None = None
     why: str = ""
     id: UUID | None = None
+    kept_as: str | None = None
+    """SOP Instance UID of a SEG in the archive that shows these masks already: none is written then."""
 
 
 async def create_segmentation(
@@ -95,23 +99,28 @@ async def create_segmentation(
             return segmentation_id
     made_at = services.clock.now()
     masks, statistics, seg = await asyncio.to_thread(_make, new, segmentation_id, made_at, actor.name)
-    kept = await keep_derived(services, Incoming("segmentation.dcm", data=seg))
+    kept = None if seg is None else await keep_derived(services, Incoming("segmentation.dcm", data=seg))
     async with services.db.write(actor, unrestricted=True) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
-        stored = await write_derived(tx, new.project_id, kept)
-        await tx.execute(
+        made = await tx.fetchval(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, frame_of_reference_uid, label,"
-            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
+            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)"
+            " on conflict (id) do nothing returning id",
             segmentation_id, new.project_id, source.study_instance_uid, source.series_instance_uid,
             source.frame_of_reference_uid, new.label, new.state, new.prediction_id, actor.user_id, made_at,
         )  # fmt: skip
+        if made is None:  # another call of the same id was first
+            return segmentation_id
+        sop_instance_uid = new.kept_as
+        if kept is not None:
+            sop_instance_uid = (await write_derived(tx, new.project_id, kept)).sop_instance_uid
         await tx.execute(
             "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps,"
             " sop_instance_uid, why, created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)",
             segmentation_id, new.label, new.state, list(masks.shape_kji), [float(v) for v in source.affine_lps.flat],
-            stored.sop_instance_uid, new.why, actor.user_id, made_at,
+            sop_instance_uid, new.why, actor.user_id, made_at,
         )  # fmt: skip
-        rows = [_segment_row(segment) for segment in new.segments]
+        rows = [segment_row(segment) for segment in new.segments]
         for row in rows:
             row["statistics"] = statistics[row["segment_number"]]
         await write_segments(tx, segmentation_id, 1, rows)
@@ -131,10 +140,12 @@ async def create_segmentation(
 
 def _require_valid(new: NewSegmentation) -> None:
     arrays = [new.labels] if new.labels is not None else list((new.masks or {}).values())
-    if any(array.shape != new.source.shape_kji for array in arrays):
+    shapes = [array.shape for array in arrays] + ([new.bricks.shape_kji] if new.bricks is not None else [])
+    if any(shape != new.source.shape_kji for shape in shapes):
         raise MaskMismatch("The masks have another number of slices, rows or columns than the series.")
     require_segments(new.segments)
-    unknown = set(new.masks or {}) - {segment.number for segment in new.segments}
+    masked = {number for number, _ in new.bricks.bricks} if new.bricks is not None else set(new.masks or {})
+    unknown = masked - {segment.number for segment in new.segments}
     if unknown:
         raise SegmentsInvalid(f"A mask has the number {min(unknown)}, which is no segment.")
 
@@ -160,13 +171,17 @@ def require_segments(segments: Sequence[NewSegment]) -> None:
 
 def _make(
     new: NewSegmentation, segmentation_id: UUID, made_at: datetime, creator: str
-) -> tuple[MaskSet, dict[int, Statistics], bytes]:
+) -> tuple[MaskSet, dict[int, Statistics], bytes | None]:
     numbers = [segment.number for segment in new.segments]
-    if new.labels is not None:
+    if new.bricks is not None:
+        masks = new.bricks
+    elif new.labels is not None:
         masks = of_labels(new.labels, numbers)
     else:
         masks = of_masks(new.masks or {}, new.source.shape_kji)
-    statistics = {n: statistics_of(masks, n, new.source.affine_lps) for n in numbers}
+    statistics = {n: statistics_of(masks.counts(n), new.source.affine_lps) for n in numbers}
+    if new.kept_as is not None:
+        return masks, statistics, None
     identity = seg_identity(segmentation_id, 1, new.label, made_at, creator)
     return masks, statistics, seg_of(masks, new.segments, new.source, identity)
 
@@ -174,11 +189,11 @@ def _make(
 def seg_identity(
     segmentation_id: UUID, version: int, label: str, made_at: datetime, creator: str, *, form: str = "BINARY"
 ) -> SegIdentity:
-    """UUID-derived UIDs (PS3.5 B.2): one series for the segmentation, one instance for each version and form."""
-    name = f"version {version}" if form == "BINARY" else f"version {version} as {form}"
+    """UUID-derived UIDs (PS3.5 B.2): one series for each form of the segmentation, one instance for each version."""
+    series = segmentation_id if form == "BINARY" else uuid5(segmentation_id, form)
     return SegIdentity(
-        series_instance_uid=f"2.25.{segmentation_id.int}",
-        sop_instance_uid=f"2.25.{uuid5(segmentation_id, name).int}",
+        series_instance_uid=f"2.25.{series.int}",
+        sop_instance_uid=f"2.25.{uuid5(series, f'version {version}').int}",
         series_number=_SERIES_NUMBER,
         instance_number=version,
         description=label or "Segmentation",
@@ -219,7 +234,7 @@ def seg_of(
     )
 
 
-def _segment_row(segment: NewSegment) -> dict[str, Any]:
+def segment_row(segment: NewSegment) -> dict[str, Any]:
     return {
         "segment_number": segment.number,
         "label": segment.label,
@@ -265,7 +280,10 @@ async def write_bricks(
         "insert into bricks (address, data) values ($1, $2) on conflict do nothing", sorted(by_address.items())
     )
     await tx.executemany(
-        "insert into segment_bricks (segmentation_id, since_version, segment_number, brick_index, address)"
-        " values ($1, $2, $3, $4, $5)",
-        [(segmentation_id, version, *key, brick and brick.address) for key, brick in sorted(changed.items())],
+        "insert into segment_bricks (segmentation_id, since_version, segment_number, brick_index, address, counts)"
+        " values ($1, $2, $3, $4, $5, $6)",
+        [
+            (segmentation_id, version, *key, brick and brick.address, brick and list(brick.counts))
+            for key, brick in sorted(changed.items())
+        ],
     )

@@ -1,44 +1,46 @@
-"""What is counted of a segment: voxels, volume, centroid, bounding box. Pure; from bricks, one at a time."""
+"""What is counted of a segment: voxels, volume, centroid, bounding box. Pure; added up from the counts of its bricks."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotomy.dicom.geometry import voxel_volume_mm3
-from annotomy.segmentations.bricks import BRICK_SLICES, MaskSet
+from annotomy.segmentations.bricks import BRICK_SLICES, Counts
 
 Statistics = dict[str, Any]
 """As stored and answered: plain JSON."""
 
 
-def statistics_of(masks: MaskSet, segment_number: int, affine_lps: NDArray[np.float64]) -> Statistics:
-    """`centroid_lps_mm` and the bounding box are null for an empty segment.
+def statistics_of(counts: Mapping[int, Counts], affine_lps: NDArray[np.float64]) -> Statistics:
+    """`counts` by brick index. Centroid and bounding box are null for an empty segment.
 
     The box is told as indices (first and last voxel of each axis, inclusive) and as the LPS box of these voxels' centres.
     """
-    counts = [np.zeros(length, np.int64) for length in masks.shape_kji]
-    for brick_index, slab in masks.slabs(segment_number):
-        counts[0][brick_index * BRICK_SLICES :][: len(slab)] += np.count_nonzero(slab, axis=(1, 2))
-        flat = np.count_nonzero(slab, axis=0)
-        counts[1] += flat.sum(axis=1)
-        counts[2] += flat.sum(axis=0)
-    voxels = int(counts[0].sum())
-    volume = voxels * voxel_volume_mm3(affine_lps)
-    if voxels == 0:
+    if not counts:
         return {"voxels": 0, "volume_mm3": 0.0, "centroid_lps_mm": None, "bounding_box": None}
-    k, j, i = (float(np.arange(len(count)) @ count) / voxels for count in counts)
+    table = np.array([counts[index] for index in counts], np.int64)
+    above = np.array(list(counts), np.int64) * BRICK_SLICES  # slices below each brick
+    voxels = int(table[:, 0].sum())
+    k = float((table[:, 1] + above * table[:, 0]).sum()) / voxels
+    j, i = (float(table[:, column].sum()) / voxels for column in (2, 3))
     centroid = affine_lps @ np.array([i, j, k, 1.0])
-    ranges = [np.flatnonzero(count)[[0, -1]] for count in counts]
-    corners = np.array([[i, j, k, 1.0] for k in ranges[0] for j in ranges[1] for i in ranges[2]]) @ affine_lps.T
+    table[:, 4] += above
+    table[:, 7] += above
+    first, last = table[:, 4:7].min(axis=0), table[:, 7:10].max(axis=0)
+    corners = np.array(
+        [[i, j, k, 1.0] for k in (first[0], last[0]) for j in (first[1], last[1]) for i in (first[2], last[2])]
+    )
+    places = (corners @ affine_lps.T)[:, :3]
     return {
         "voxels": voxels,
-        "volume_mm3": volume,
+        "volume_mm3": voxels * voxel_volume_mm3(affine_lps),
         "centroid_lps_mm": [float(v) for v in centroid[:3]],
         "bounding_box": {
-            "first_kji": [int(r[0]) for r in ranges],
-            "last_kji": [int(r[1]) for r in ranges],
-            "low_lps_mm": [float(v) for v in corners[:, :3].min(axis=0)],
-            "high_lps_mm": [float(v) for v in corners[:, :3].max(axis=0)],
+            "first_kji": first.tolist(),
+            "last_kji": last.tolist(),
+            "low_lps_mm": places.min(axis=0).tolist(),
+            "high_lps_mm": places.max(axis=0).tolist(),
         },
     }

@@ -69,17 +69,23 @@ def import_command(
 @click.command("export")
 @click.option("--study", "study_instance_uid", required=True, help="Study Instance UID.")
 @click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder.")
-@click.option("--format", "form", default="dicom", type=click.Choice(["dicom", "nifti", "seg"]), show_default=True)
+@click.option(
+    "--format",
+    "form",
+    default="dicom",
+    type=click.Choice(["dicom", "nifti", "seg", "rtstruct", "csv"]),
+    show_default=True,
+)
 @connection_options
 def export_command(
     study_instance_uid: str, folder: Path, form: str, url: str | None, api_key: str | None, username: str | None
 ) -> None:
-    """Write a study's DICOM files, or its segmentations as NIfTI or DICOM SEG, into a folder.
+    """Write a study's DICOM files, or its segmentations as NIfTI, DICOM SEG, RTSTRUCT or a table of volumes, into a folder.
 
     Standard output gets the path of each file written. A file that is there already is left alone and ends the command.
     """
     from annotomy.transfer.connection import TransferError, connect
-    from annotomy.transfer.export_study import export_dicom, export_segmentations
+    from annotomy.transfer.export_study import export_dicom, export_segmentations, export_statistics
 
     written: list[Path] = []
 
@@ -91,6 +97,8 @@ def export_command(
         with connect(Settings.from_environment(), url=url, api_key=api_key, username=username) as client:
             if form == "dicom":
                 export_dicom(client, study_instance_uid, folder, told=told)
+            elif form == "csv":
+                export_statistics(client, study_instance_uid, folder, told=told)
             else:
                 export_segmentations(client, study_instance_uid, folder, form, told=told)
     except TransferError as error:

@@ -7,11 +7,12 @@ done with that user's rights and stands under that user's name.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+import asyncpg
 import httpx
 
 from annotomy.actor import SYSTEM, Actor
@@ -58,7 +59,9 @@ def connect(
         with _client(address, key) as client:
             yield client
     finally:
-        _in_database(settings, database_url, lambda db: _revoke(db, user_id, key_id))
+        # Where the database went away meanwhile, the key ends by its expiry.
+        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            _in_database(settings, database_url, lambda db: _revoke(db, user_id, key_id))
 
 
 def running_address(settings: Settings) -> str:

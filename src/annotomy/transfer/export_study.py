@@ -1,9 +1,11 @@
 """Writes a study's instances (WADO-RS, PS3.18 10.4) or its segmentations (their own export) into a folder."""
 
 import asyncio
+import csv
 import errno
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 from pydicom import dcmread
@@ -12,7 +14,8 @@ from annotomy.dicom.multipart import MultipartError, boundary_of, read_parts
 from annotomy.transfer.connection import TransferError, body_of, problem_text
 
 PIECE_BYTES = 1 << 20
-SUFFIXES = {"nifti": ".nii.gz", "seg": ".dcm"}
+SUFFIXES = {"nifti": ".nii.gz", "seg": ".dcm", "rtstruct": ".dcm"}
+PAGE = 500
 
 
 def export_dicom(
@@ -68,13 +71,9 @@ async def _write_instance(body: AsyncIterator[bytes], folder: Path) -> Path:
 def export_segmentations(
     client: httpx.Client, study_instance_uid: str, folder: Path, form: str, *, told: Callable[[Path], None]
 ) -> None:
-    """Each segmentation of the study as `<label>-<id><suffix>`. Raises TransferError, FileExistsError."""
-    answer = client.get("/api/v1/segmentations", params={"study_instance_uid": study_instance_uid, "limit": 1000})
-    found = body_of(answer)["items"]
-    if not found:
-        raise TransferError("The study has no segmentation that you may see.")
-    folder.mkdir(parents=True, exist_ok=True)
-    for segmentation in found:
+    """Each segmentation of the study as `segmentation-<id><suffix>`. Raises TransferError, FileExistsError."""
+    for segmentation in _segmentations(client, study_instance_uid):
+        folder.mkdir(parents=True, exist_ok=True)
         address = f"/api/v1/segmentations/{segmentation['id']}/export"
         exported = client.get(address, params={"format": form})
         if not exported.is_success:
@@ -83,3 +82,50 @@ def export_segmentations(
         with target.open("xb") as file:
             file.write(exported.content)
         told(target)
+
+
+def export_statistics(
+    client: httpx.Client, study_instance_uid: str, folder: Path, *, told: Callable[[Path], None]
+) -> None:
+    """`segments.csv`: a line for each segment of the study's segmentations. Raises TransferError, FileExistsError."""
+    found = _segmentations(client, study_instance_uid)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "segments.csv"
+    with target.open("x", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        for one in found:
+            for segment in one["segments"]:
+                code, statistics = segment["code"], segment["statistics"]
+                rows.writerow(
+                    [
+                        *(one[name] for name in COLUMNS[:5]),
+                        segment["segment_number"],
+                        segment["label"],
+                        *(code[name] for name in ("value", "scheme", "meaning")),
+                        statistics["voxels"],
+                        statistics["volume_mm3"],
+                    ]
+                )
+    told(target)
+
+
+COLUMNS = (
+    "study_instance_uid", "series_instance_uid", "id", "version", "state", "segment_number", "label",
+    "code_value", "code_scheme", "code_meaning", "voxels", "volume_mm3",
+)  # fmt: skip
+
+
+def _segmentations(client: httpx.Client, study_instance_uid: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        query = {"study_instance_uid": study_instance_uid, "limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+        page = body_of(client.get("/api/v1/segmentations", params=query))
+        found += page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    if not found:
+        raise TransferError("The study has no segmentation that you may see.")
+    return found

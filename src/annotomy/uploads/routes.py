@@ -22,7 +22,7 @@ from annotomy.services import Services
 from annotomy.uploads import draft_routes as draft
 from annotomy.uploads import receive
 from annotomy.uploads.checksum import CHECKSUMS
-from annotomy.uploads.chunk_routes import body_of, upload_limit, whole_header
+from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
 from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
 
@@ -97,7 +97,13 @@ async def create(
         if request.headers.get("content-type") == CHUNK_TYPE and length != 0:
             checksum = request.headers.get("upload-checksum")
             offset = await receive.receive_chunk(
-                services, actor, upload_id, offset=0, body=body_of(request), checksum=checksum
+                services,
+                actor,
+                upload_id,
+                offset=0,
+                body=body_of(request),
+                checksum=checksum,
+                announced=announced_bytes(request),
             )
         headers = {"Upload-Offset": str(offset), "Upload-Limit": upload_limit(services)}
     headers |= {"Location": f"/api/v1/uploads/{upload_id}", "Tus-Resumable": VERSION}
@@ -169,6 +175,7 @@ async def append(
         body=body_of(request),
         checksum=request.headers.get("upload-checksum"),
         length=whole_header(request, "upload-length") if "upload-length" in request.headers else None,
+        announced=announced_bytes(request),
     )
     headers = {
         "Tus-Resumable": VERSION,

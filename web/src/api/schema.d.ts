@@ -416,7 +416,25 @@ export interface paths {
         /** ListSegmentations */
         get: operations["ListSegmentations"];
         put?: never;
-        post?: never;
+        /** ImportSegmentation */
+        post: operations["ImportSegmentation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/segmentations/from-archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** ImportFromArchive */
+        post: operations["ImportSegmentationFromArchive"];
         delete?: never;
         options?: never;
         head?: never;
@@ -437,7 +455,8 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /** ChangeSegmentation */
+        patch: operations["ChangeSegmentation"];
         trace?: never;
     };
     "/api/v1/segmentations/{segmentation_id}/segments": {
@@ -467,7 +486,25 @@ export interface paths {
         /** ListVersions */
         get: operations["ListSegmentationVersions"];
         put?: never;
-        post?: never;
+        /** SaveMasks */
+        post: operations["SaveMasks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/segmentations/{segmentation_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Restore */
+        post: operations["RestoreSegmentationVersion"];
         delete?: never;
         options?: never;
         head?: never;
@@ -715,6 +752,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/instances": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Instances */
+        get: operations["QueryInstancesOfStudy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/instances": {
         parameters: {
             query?: never;
@@ -741,23 +795,6 @@ export interface paths {
         };
         /** Instances */
         get: operations["QueryInstancesOfSeries"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/dicom-web/studies/{study_instance_uid}/instances": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Instances */
-        get: operations["QueryInstancesOfStudy"];
         put?: never;
         post?: never;
         delete?: never;
@@ -868,6 +905,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/rendered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rendered */
+        get: operations["RetrieveRenderedOfInstance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}/rendered": {
         parameters: {
             query?: never;
@@ -885,15 +939,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/rendered": {
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/thumbnail": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Rendered */
-        get: operations["RetrieveRenderedOfInstance"];
+        /** Thumbnail */
+        get: operations["RetrieveThumbnailOfInstance"];
         put?: never;
         post?: never;
         delete?: never;
@@ -936,23 +990,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/thumbnail": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Thumbnail */
-        get: operations["RetrieveThumbnailOfInstance"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -973,6 +1010,14 @@ export interface components {
             expires_at: string | null;
             last_used_at: string | null;
         };
+        /** ArchivedSegmentation */
+        ArchivedSegmentation: {
+            /** Format: uuid */
+            project_id: string;
+            sop_instance_uid: string;
+            /** @default  */
+            label: string;
+        };
         /** Batch */
         Batch: {
             items: components["schemas"]["BatchItem"][];
@@ -987,6 +1032,20 @@ export interface components {
             problem?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** ChangedSegmentation */
+        ChangedSegmentation: {
+            /** @enum {null|string} */
+            state?: "proposal" | "draft" | "submitted" | "approved" | "rejected" | null;
+            label?: string | null;
+            /** @default  */
+            why: string;
+        };
+        /** ImportForm */
+        ImportForm: {
+            metadata: unknown;
+            /** Format: binary */
+            file: string;
         };
         /** IssuedApiKey */
         IssuedApiKey: {
@@ -1302,6 +1361,12 @@ export interface components {
         /** RefreshRequest */
         RefreshRequest: {
             refresh_token: string;
+        };
+        /** RestoredVersion */
+        RestoredVersion: {
+            version: number;
+            /** @default  */
+            why: string;
         };
         /** Segment */
         Segment: {
@@ -2600,6 +2665,84 @@ export interface operations {
             };
         };
     };
+    ImportSegmentation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": components["schemas"]["ImportForm"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ImportSegmentationFromArchive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ArchivedSegmentation"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     GetSegmentation: {
         parameters: {
             query?: never;
@@ -2610,6 +2753,50 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeSegmentation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangedSegmentation"];
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -2695,6 +2882,90 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Page_annotomy.segmentations.schemas.Version_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SaveMasks: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RestoreSegmentationVersion: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RestoredVersion"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -2832,7 +3103,7 @@ export interface operations {
     ExportSegmentation: {
         parameters: {
             query?: {
-                format?: "seg" | "labelmap-seg" | "nifti" | "nrrd" | "png";
+                format?: "seg" | "labelmap-seg" | "nifti" | "nrrd" | "rtstruct" | "png";
                 /** @description A version; the present one if not given */
                 version?: number | null;
                 /** @description One segment alone */
@@ -2852,7 +3123,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": unknown;
+                    "application/json": unknown;
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -3320,32 +3591,11 @@ export interface operations {
             };
         };
     };
-    QueryInstances: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": string;
-                };
-            };
-        };
-    };
-    QueryInstancesOfSeries: {
+    QueryInstancesOfStudy: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                series_instance_uid: string;
                 study_instance_uid: string;
             };
             cookie?: never;
@@ -3378,12 +3628,33 @@ export interface operations {
             };
         };
     };
-    QueryInstancesOfStudy: {
+    QueryInstances: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+        };
+    };
+    QueryInstancesOfSeries: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
+                series_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3613,51 +3884,8 @@ export interface operations {
             path: {
                 frame_list: string;
                 series_instance_uid: string;
-                sop_instance_uid: string;
                 study_instance_uid: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": string;
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
-    RetrieveRenderedOfFrames: {
-        parameters: {
-            query?: {
-                /** @description centre,width[,function] in modality units */
-                window?: string | null;
-            };
-            header?: never;
-            path: {
-                series_instance_uid: string;
-                frame_list: string;
                 sop_instance_uid: string;
-                study_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3698,8 +3926,90 @@ export interface operations {
             header?: never;
             path: {
                 series_instance_uid: string;
-                sop_instance_uid: string;
                 study_instance_uid: string;
+                sop_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RetrieveRenderedOfFrames: {
+        parameters: {
+            query?: {
+                /** @description centre,width[,function] in modality units */
+                window?: string | null;
+            };
+            header?: never;
+            path: {
+                series_instance_uid: string;
+                study_instance_uid: string;
+                sop_instance_uid: string;
+                frame_list: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RetrieveThumbnailOfInstance: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                series_instance_uid: string;
+                study_instance_uid: string;
+                sop_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3775,45 +4085,6 @@ export interface operations {
             header?: never;
             path: {
                 study_instance_uid: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": string;
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
-    RetrieveThumbnailOfInstance: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                series_instance_uid: string;
-                study_instance_uid: string;
-                sop_instance_uid: string;
             };
             cookie?: never;
         };

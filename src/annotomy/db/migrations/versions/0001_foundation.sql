@@ -318,6 +318,7 @@ create table instances (
   number_of_frames integer not null default 0, -- 0: no pixel data
   blob_address text collate "C" not null references blobs,
   blob_size bigint not null,
+  data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now()
@@ -492,6 +493,7 @@ create table segment_bricks (
   brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15
   since_version integer not null,
   address bytea references bricks,             -- null: without a voxel since this version
+  counts bigint[],                             -- voxels; sums of their k, j, i; lowest and highest k, j, i; k within the brick
   primary key (segmentation_id, segment_number, brick_index, since_version),
   foreign key (segmentation_id, since_version) references segmentation_versions
 );
@@ -518,6 +520,22 @@ create table predictions (
 );
 create index predictions_of_series on predictions (series_instance_uid, project_id, id);
 create index predictions_of_project on predictions (project_id, id);
+
+-- dimse --------------------------------------------------------------------------------------------------------------
+create table dimse_peers (
+  id uuid primary key,
+  ae_title text collate "C" not null unique,
+  network cidr,                                -- where the peer calls from; null: any address
+  user_id uuid not null references users,      -- the principal that it acts as
+  project_id uuid references projects on delete cascade, -- what it stores goes here and it sees only this; null: the principal's
+  may_store boolean not null,
+  may_query boolean not null,
+  may_retrieve boolean not null,
+  host text,                                   -- where it listens: C-MOVE destination, storage commitment results
+  port integer check (port between 1 and 65535),
+  created_at timestamptz not null default now(),
+  check ((host is null) = (port is null))
+);
 
 -- the second wall: row-level security ---------------------------------------------------------------------------------
 -- `visibility` is the one statement of who sees what; queries join it (first wall) and policies read it (second wall).
