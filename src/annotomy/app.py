@@ -16,7 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 import annotomy
 from annotomy.actor import Actor
 from annotomy.audit import load_audit_key
-from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -36,6 +36,7 @@ from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.services import Services
 from annotomy.settings import Settings
+from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
 API_ROUTERS: list[Any] = [
@@ -45,6 +46,7 @@ API_ROUTERS: list[Any] = [
     *role_and_group_handlers,
     access_router,
     uploads_router,
+    manifests_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -61,7 +63,7 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
         yield Services(
             settings=settings,
             db=db,
-            blobs=FilesystemBlobStore(settings.data_dir / "blobs"),
+            blobs=blob_store(settings),
             runners={},
         )
     finally:

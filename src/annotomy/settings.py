@@ -70,6 +70,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     postgres_bin: Path | None
     """ANNOTOMY_POSTGRES_BIN: folder with the PostgreSQL binaries of the private server; None: found by itself."""
 
+    @property
+    def spool_dir(self) -> Path:
+        """Where what is too large for memory lies while it arrives; beside local blobs, so that it can be renamed."""
+        return self.data_dir / "blobs" / "tmp"
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Raises ValueError that names the variable and what it takes."""

@@ -4,7 +4,7 @@
 
 No image is used: every step paints a synthetic image over a deformed label map (the SynthSeg idea), so the network cannot
 lean on one contrast. Half of the images follow the order of grey values in T1 weighting, because that is asked most often.
-Needs torch and nibabel (README.md names the versions).
+Needs torch, onnx and nibabel (README.md names the versions).
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import onnx
 import torch
 from torch import multiprocessing as mp
 from torch import nn
@@ -278,12 +279,22 @@ def evaluate(model: nn.Module, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -
     return {name: round(float(np.mean(v)), 4) for name, v in scores.items()}
 
 
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """From a run's weights.pt or from the ONNX file that was exported from one."""
+    if path.suffix != ".onnx":
+        return torch.load(path)
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    return {name: torch.from_numpy(stored[name].copy()) for name in HeadNet().state_dict()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=800)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--start", type=Path, help="weights of an earlier run, or its ONNX file, to go on from")
+    parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate; 2e-3 when going on")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -294,12 +305,14 @@ def main() -> None:
     judge = Painter(load_maps(args.labels)[18:], 99)  # two heads that training never paints
     validation = [judge.pair() for _ in range(5)]
     model, averaged = HeadNet(), HeadNet()
+    if args.start is not None:
+        model.load_state_dict(weights_of(args.start))
     averaged.load_state_dict(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=1e-4)
     started, step, told = time.monotonic(), 0, time.monotonic()
     while (share := (time.monotonic() - started) / args.seconds) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(1, (step + 1) / 20) * (1 - share) ** 0.9
+            group["lr"] = args.rate * min(1, (step + 1) / 20) * (1 - share) ** 0.9
         image, labels = queue.get()
         optimizer.zero_grad()
         loss = loss_of(model(torch.from_numpy(image)[None]), torch.from_numpy(labels)[None].long())

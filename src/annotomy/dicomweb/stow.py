@@ -95,7 +95,7 @@ async def _incoming(request: Request[Any, Any, Any], services: Services, boundar
 async def _spill(services: Services, held: bytearray, rest: AsyncIterator[bytes]) -> Path:
     """What came of a part and all that is to come, in a file beside the blobs."""
     limit = services.settings.limits.instance_bytes
-    path = services.settings.data_dir / "blobs" / "tmp" / f"stow-{secrets.token_hex(16)}"
+    path = services.settings.spool_dir / f"stow-{secrets.token_hex(16)}"
     size = len(held)
     with path.open("xb") as file:
         try:

@@ -4,6 +4,7 @@ Each start raises `attempt`. The number fences: an attempt that was taken over c
 in mid-job is noticed by its missing heartbeat, and its job is begun again elsewhere.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,9 +15,10 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as Message
+from pgqueuer.models import Schedule as Occasion
 
 from annotomy.actor import SYSTEM, Actor
-from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry
+from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry, Schedule
 from annotomy.jobs.queue import MAX_ATTEMPTS
 from annotomy.services import Services
 
@@ -100,8 +102,28 @@ async def _end(services: Services, context: JobContext, state: str, problem: obj
         )  # fmt: skip
 
 
-def queuer_for(connection: asyncpg.Connection, services: Services, specs: list[HandlerSpec]) -> PgQueuer:
+def register_schedule(queuer: PgQueuer, services: Services, schedule: Schedule) -> None:
+    """Lets this worker do the upkeep when it is due; the queue sees to it that only one does."""
+
+    @queuer.schedule(schedule.name, schedule.expression, clean_old=True)
+    async def run(_: Occasion) -> None:
+        try:
+            await schedule.run(services)
+        except Exception:
+            log.exception("schedule.failed", name=schedule.name)
+
+    del run
+
+
+def queuer_for(
+    connection: asyncpg.Connection,
+    services: Services,
+    specs: list[HandlerSpec],
+    schedules: Sequence[Schedule] = (),
+) -> PgQueuer:
     queuer = PgQueuer(AsyncpgDriver(connection))
     for spec in specs:
         register(queuer, services, spec)
+    for schedule in schedules:
+        register_schedule(queuer, services, schedule)
     return queuer

@@ -69,3 +69,12 @@ class HandlerSpec:
     job_type: type[Job]
     run: Callable[[Services, Any, JobContext], Awaitable[None]]
     limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Upkeep that one worker does at the times of a cron expression (UTC); doing it twice must do no harm."""
+
+    name: str
+    expression: str
+    run: Callable[[Services], Awaitable[object]]

@@ -349,14 +349,39 @@ create index visible_items_of_study on visible_items (study_id, audience_id);
 create index visible_items_of_audience on visible_items (audience_id, study_id);
 
 -- uploads ------------------------------------------------------------------------------------------------------------
+create table study_manifests (
+  id uuid primary key,
+  owner_id uuid not null references users,
+  project_id uuid not null references projects,
+  created_at timestamptz not null default now()
+);
+create index study_manifests_of_owner on study_manifests (owner_id, created_at desc, id desc);
+create table study_manifest_files (
+  manifest_id uuid not null references study_manifests on delete cascade,
+  ordinal integer not null,
+  path text collate "C" not null,
+  size bigint not null,
+  blake3 text collate "C",                     -- of the whole file, hex; one of the two
+  sha256 text collate "C",
+  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'refused')),
+  study_instance_uid text collate "C",
+  sop_instance_uid text collate "C",
+  problem jsonb,
+  primary key (manifest_id, ordinal)
+);
+create unique index study_manifest_files_path on study_manifest_files (manifest_id, path);
+create index study_manifest_files_sha256 on study_manifest_files (sha256) where state in ('stored', 'already');
 create table uploads (
   id uuid primary key,
   owner_id uuid not null references users,
   project_id uuid not null references projects,
   filename text not null default '',
   relative_path text not null default '',
-  length bigint,
+  manifest_id uuid references study_manifests on delete set null,
+  length bigint,                               -- null while the client has not told it (tus creation-defer-length)
   received bigint not null default 0,          -- durable offset: what HEAD reports
+  concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
+  parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   sha256 text,                                 -- what the client said the whole file hashes to
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
