@@ -17,6 +17,8 @@ import annotomy
 from annotomy.actor import Actor
 from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
+from annotomy.collaboration.live import LiveUpdates, live_updates
+from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -47,6 +49,7 @@ API_ROUTERS: list[Any] = [
     access_router,
     uploads_router,
     manifests_router,
+    events_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -75,11 +78,8 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        signer = await TokenSigner.load(services.db)
-        app.state.signer = signer
-        app.state.authenticator = Authenticator(services, signer)
-        app.state.readiness = Readiness(services)
-        yield
+        async with _ready(app, services):
+            yield
 
     return _build(lifespan, lambda: services)
 
@@ -98,13 +98,22 @@ def create_app_from_environment() -> Litestar:
             )
         async with open_services(settings, settings.database.url) as services:
             held.append(services)
-            signer = await TokenSigner.load(services.db)
-            app.state.signer = signer
-            app.state.authenticator = Authenticator(services, signer)
-            app.state.readiness = Readiness(services)
-            yield
+            async with _ready(app, services):
+                yield
 
     return _build(lifespan, lambda: held[0])
+
+
+@asynccontextmanager
+async def _ready(app: Litestar, services: Services) -> AsyncGenerator[None]:
+    """What requests need beside the services, for as long as the application lives."""
+    signer = await TokenSigner.load(services.db)
+    app.state.signer = signer
+    app.state.authenticator = Authenticator(services, signer)
+    app.state.readiness = Readiness(services)
+    async with live_updates(services) as live:
+        app.state.live = live
+        yield
 
 
 def _build(lifespan: Any, services: Any) -> Litestar:
@@ -119,6 +128,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "actor": Provide(_provide_actor),
             "signer": Provide(_provide_signer),
             "readiness": Provide(_provide_readiness),
+            "live": Provide(_provide_live),
         },
         exception_handlers={
             Problem: problem_response,
@@ -159,6 +169,10 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor
 
 async def _provide_signer(state: State) -> TokenSigner:
     return state.signer
+
+
+async def _provide_live(state: State) -> LiveUpdates:
+    return state.live
 
 
 async def _provide_readiness(state: State) -> Readiness:
