@@ -25,7 +25,8 @@ create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
 create table events (
-  seq bigint generated always as identity primary key,
+  id bigint generated always as identity primary key, -- in the order of insertion, which is not that of commit
+  seq bigint unique,                           -- position in the feed, given after the commit: a reader never misses one
   type text not null,
   at timestamptz not null default now(),
   actor_id uuid not null,
@@ -33,9 +34,13 @@ create table events (
   project_id uuid,
   object_kind text not null,
   object_id text not null,
+  study_instance_uid text collate "C",         -- what the event hangs on: who does not see it does not see the event
+  series_instance_uid text collate "C",
   data jsonb not null default '{}'
 );
+create index events_unnumbered on events (id) where seq is null;
 create index events_of_project on events (project_id, seq);
+create index events_of_actor on events (actor_id, seq);
 create index events_of_object on events (object_kind, object_id, seq);
 
 -- audit (docs/explanation/audit.md) ------------------------------------------------------------------------------------
