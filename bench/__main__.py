@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import access, annotations, cstore, models, qido, scanner, setup, stow, upload, wado
+from bench import access, annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "models": models,
     "access": access,
     "scanner": scanner,
+    "identity": identity,
 }
 
 

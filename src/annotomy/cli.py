@@ -16,6 +16,7 @@ from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.demo.commands import demo_command
 from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
+from annotomy.identity.commands import add_commands as add_identity_commands
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.ops.commands import doctor_command
@@ -118,7 +119,7 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     async def create() -> None:
         db = await open_database(Settings.from_environment())
         try:
-            password_hash = await hash_password(password)
+            password_hash = await hash_password(password, username=name)
             async with db.write(SYSTEM) as tx:
                 await create_user(tx, username=name, password_hash=password_hash, is_admin=admin)
         finally:
@@ -154,7 +155,12 @@ def user_password(name: str, password_stdin: bool) -> None:
 @main.command("api-key")
 @click.argument("action", type=click.Choice(["create"]))
 @click.option("--user", "username", required=True, help="Whose key.")
-@click.option("--scope", "scopes", multiple=True, help="Reserved for narrower keys; recorded with the key.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="Narrow the key: read, write, admin, or the name of a permission; repeatable.",
+)
 @click.option("--project", type=click.UUID, help="The only project that the key reaches.")
 def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID | None) -> None:
     """Issue an API key for a user and print only the key."""
@@ -169,7 +175,12 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
                     raise click.ClickException("There is no such user.")
                 tx.actor = Actor(user_id=row["id"], name=row["username"])
                 issued = await issue_api_key(
-                    tx, user_id=row["id"], name="command line", project_id=project, scopes=list(scopes), expires_at=None
+                    tx,
+                    user_id=row["id"],
+                    name="command line",
+                    project_id=project,
+                    scopes=scopes or None,
+                    expires_at=None,
                 )
                 return issued.key
         finally:
@@ -209,6 +220,9 @@ async def open_database(settings: Settings) -> Database:
     """For one command: one connection, and the key that seals what it records."""
     audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
     return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
+
+
+add_identity_commands(main, user, lambda: database_url(Settings.from_environment()))
 
 
 def database_url(settings: Settings) -> str:

@@ -281,6 +281,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/groups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListProjectGroups */
+        get: operations["ListProjectGroups"];
+        put?: never;
+        /** SetProjectGroup */
+        post: operations["SetProjectGroup"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/groups/{group_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** RemoveProjectGroup */
+        delete: operations["RemoveProjectGroup"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/studies": {
         parameters: {
             query?: never;
@@ -311,6 +346,248 @@ export interface paths {
         post?: never;
         /** UnassignStudy */
         delete: operations["UnassignStudy"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** SetRole */
+        post: operations["SetRole"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/roles/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** DeleteRole */
+        delete: operations["DeleteRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRoles */
+        get: operations["ListRoles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListGroups */
+        get: operations["ListGroups"];
+        put?: never;
+        /** CreateGroup */
+        post: operations["CreateGroup"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{group_id}/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** AddToGroup */
+        post: operations["AddToGroup"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/groups/{group_id}/members/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** RemoveFromGroup */
+        delete: operations["RemoveFromGroup"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRules */
+        get: operations["ListRules"];
+        put?: never;
+        /** CreateRule */
+        post: operations["CreateRule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/rules/{rule_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** DeleteRule */
+        delete: operations["DeleteRule"];
+        options?: never;
+        head?: never;
+        /** ChangeRule */
+        patch: operations["ChangeRule"];
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/rules/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Preview */
+        get: operations["PreviewRules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/studies/{study_instance_uid}/access": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Access */
+        get: operations["ExplainAccess"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/access-requests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRequests */
+        get: operations["ListAccessRequests"];
+        put?: never;
+        /** Ask */
+        post: operations["AskForAccess"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/access-requests/{request_id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Approve */
+        post: operations["ApproveAccessRequest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/access-requests/{request_id}/deny": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Deny */
+        post: operations["DenyAccessRequest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/access-requests/{request_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Withdraw */
+        delete: operations["WithdrawAccessRequest"];
         options?: never;
         head?: never;
         patch?: never;
@@ -528,23 +805,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/segmentations/{segmentation_id}/masks": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** GetMasks */
-        get: operations["GetMasks"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/segmentations/{segmentation_id}/versions/{version}/masks": {
         parameters: {
             query?: never;
@@ -554,6 +814,23 @@ export interface paths {
         };
         /** GetMasks */
         get: operations["GetMasksOfVersion"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/segmentations/{segmentation_id}/masks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetMasks */
+        get: operations["GetMasks"];
         put?: never;
         post?: never;
         delete?: never;
@@ -682,6 +959,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListAudit */
+        get: operations["SearchAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Verify */
+        post: operations["VerifyAudit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies": {
         parameters: {
             query?: never;
@@ -718,23 +1029,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/series": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Series */
-        get: operations["QuerySeries"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/dicom-web/studies/{study_instance_uid}/series": {
         parameters: {
             query?: never;
@@ -752,32 +1046,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/instances": {
+    "/dicom-web/series": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Instances */
-        get: operations["QueryInstancesOfStudy"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/dicom-web/instances": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Instances */
-        get: operations["QueryInstances"];
+        /** Series */
+        get: operations["QuerySeries"];
         put?: never;
         post?: never;
         delete?: never;
@@ -803,15 +1080,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/metadata": {
+    "/dicom-web/instances": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** Metadata */
-        get: operations["RetrieveMetadataOfStudy"];
+        /** Instances */
+        get: operations["QueryInstances"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/studies/{study_instance_uid}/instances": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Instances */
+        get: operations["QueryInstancesOfStudy"];
         put?: never;
         post?: never;
         delete?: never;
@@ -837,6 +1131,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/metadata": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Metadata */
+        get: operations["RetrieveMetadataOfStudy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/metadata": {
         parameters: {
             query?: never;
@@ -854,23 +1165,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Instances */
-        get: operations["RetrieveInstancesOfSeries"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}": {
         parameters: {
             query?: never;
@@ -880,6 +1174,23 @@ export interface paths {
         };
         /** Instances */
         get: operations["RetrieveInstancesOfInstance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Instances */
+        get: operations["RetrieveInstancesOfSeries"];
         put?: never;
         post?: never;
         delete?: never;
@@ -956,23 +1267,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/thumbnail": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Thumbnail */
-        get: operations["RetrieveThumbnailOfSeries"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/dicom-web/studies/{study_instance_uid}/thumbnail": {
         parameters: {
             query?: never;
@@ -990,10 +1284,45 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Thumbnail */
+        get: operations["RetrieveThumbnailOfSeries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** AccessRequest */
+        AccessRequest: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            scope: string;
+            reason: string;
+            state: string;
+            until: string | null;
+            /** Format: date-time */
+            created_at: string;
+            decided_at: string | null;
+            note: string;
+        };
         /** Algorithm */
         Algorithm: {
             name: string;
@@ -1018,6 +1347,30 @@ export interface components {
             /** @default  */
             label: string;
         };
+        /** AuditLine */
+        AuditLine: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            actor_kind: string;
+            session_id: string | null;
+            source: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            patient: string;
+            project_id: string | null;
+            outcome: string;
+            reason: string;
+            request_id: string;
+            detail: {
+                [key: string]: unknown;
+            };
+        };
         /** Batch */
         Batch: {
             items: components["schemas"]["BatchItem"][];
@@ -1040,6 +1393,20 @@ export interface components {
             label?: string | null;
             /** @default  */
             why: string;
+        };
+        /** Decision */
+        Decision: {
+            /** @default  */
+            note: string;
+            role?: string | null;
+            expires_at?: string | null;
+        };
+        /** Group */
+        Group: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            user_ids: string[];
         };
         /** ImportForm */
         ImportForm: {
@@ -1127,6 +1494,8 @@ export interface components {
             display_name: string;
             role: string;
             expires_at: string | null;
+            valid_from?: string | null;
+            via_group?: string | null;
         };
         /** Membership */
         Membership: {
@@ -1156,6 +1525,18 @@ export interface components {
             code: components["schemas"]["inference_schemas_Code"];
             color: string;
         };
+        /** NewAccessRequest */
+        NewAccessRequest: {
+            /** Format: uuid */
+            project_id: string;
+            reason: string;
+            /**
+             * @default read_only
+             * @enum {string}
+             */
+            scope: "full" | "limited" | "read_only";
+            until?: string | null;
+        };
         /** NewApiKey */
         NewApiKey: {
             name: string;
@@ -1173,6 +1554,15 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /** NewGroup */
+        NewGroup: {
+            name: string;
+        };
+        /** NewGroupMember */
+        NewGroupMember: {
+            /** Format: uuid */
+            user_id: string;
+        };
         /** NewManifest */
         NewManifest: {
             files: components["schemas"]["ManifestFile"][];
@@ -1183,6 +1573,7 @@ export interface components {
             /** Format: uuid */
             user_id: string;
             role: string;
+            valid_from?: string | null;
             expires_at?: string | null;
         };
         /** NewPrediction */
@@ -1202,9 +1593,41 @@ export interface components {
             /** @default  */
             description: string;
         };
+        /** NewProjectGroup */
+        NewProjectGroup: {
+            /** Format: uuid */
+            group_id: string;
+            role: string;
+            valid_from?: string | null;
+            expires_at?: string | null;
+        };
         /** NewProjectStudy */
         NewProjectStudy: {
             study_instance_uid: string;
+            series_instance_uid?: string | null;
+            sop_instance_uid?: string | null;
+        };
+        /** NewRole */
+        NewRole: {
+            name: string;
+            permissions: string[];
+            label?: components["schemas"]["RoleLabel"] | null;
+        };
+        /** NewRule */
+        NewRule: {
+            /** @enum {string} */
+            effect: "ALLOW" | "DENY" | "LIMIT";
+            /** @enum {string} */
+            level: "STUDY" | "SERIES" | "INSTANCE";
+            attribute: string;
+            /** @enum {string} */
+            operator: "EQ" | "NE" | "CONTAINS" | "RANGE" | "IN" | "PRESENT";
+            /** @default true */
+            value: unknown;
+            role?: string | null;
+            user_id?: string | null;
+            valid_from?: string | null;
+            expires_at?: string | null;
         };
         /** NewUser */
         NewUser: {
@@ -1246,9 +1669,33 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[AuditLine] */
+        "Page_annotomy.ops.audit_routes.AuditLine_": {
+            items: components["schemas"]["AuditLine"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[AccessRequest] */
+        "Page_annotomy.projects.schemas.AccessRequest_": {
+            items: components["schemas"]["AccessRequest"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Group] */
+        "Page_annotomy.projects.schemas.Group_": {
+            items: components["schemas"]["Group"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[Member] */
         "Page_annotomy.projects.schemas.Member_": {
             items: components["schemas"]["Member"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ProjectGroup] */
+        "Page_annotomy.projects.schemas.ProjectGroup_": {
+            items: components["schemas"]["ProjectGroup"][];
             next: string | null;
             total: number | null;
         };
@@ -1261,6 +1708,12 @@ export interface components {
         /** Page[Project] */
         "Page_annotomy.projects.schemas.Project_": {
             items: components["schemas"]["Project"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RuleAnswer] */
+        "Page_annotomy.projects.schemas.RuleAnswer_": {
+            items: components["schemas"]["RuleAnswer"][];
             next: string | null;
             total: number | null;
         };
@@ -1293,6 +1746,29 @@ export interface components {
             items: components["schemas"]["Upload"][];
             next: string | null;
             total: number | null;
+        };
+        /** PermissionLabel */
+        PermissionLabel: {
+            name: string;
+            label: components["schemas"]["RoleLabel"];
+            scope: string;
+        };
+        /** PersonsAccess */
+        PersonsAccess: {
+            /** Format: uuid */
+            project_id: string;
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            role: string;
+            /** @enum {string} */
+            sees: "nothing" | "part" | "all";
+            series: number;
+            instances: number;
+            why: string;
+            allowed_by: string[];
+            limited_by: string[];
+            denied_by: string[];
         };
         /** Prediction */
         Prediction: {
@@ -1328,6 +1804,23 @@ export interface components {
             started_at: string | null;
             finished_at: string | null;
         };
+        /** Preview */
+        Preview: {
+            /** Format: uuid */
+            user_id: string;
+            studies: number;
+            series: number;
+            instances: number;
+            items: components["schemas"]["PreviewStudy"][];
+        };
+        /** PreviewStudy */
+        PreviewStudy: {
+            study_instance_uid: string;
+            study_date: string | null;
+            study_description: string;
+            series: number;
+            instances: number;
+        };
         /** Project */
         Project: {
             /** Format: uuid */
@@ -1338,11 +1831,22 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** ProjectGroup */
+        ProjectGroup: {
+            /** Format: uuid */
+            group_id: string;
+            name: string;
+            role: string;
+            valid_from: string | null;
+            expires_at: string | null;
+        };
         /** ProjectStudy */
         ProjectStudy: {
             study_instance_uid: string;
             /** Format: date-time */
             added_at: string;
+            series_instance_uid?: string | null;
+            sop_instance_uid?: string | null;
         };
         /** QueueHealth */
         QueueHealth: {
@@ -1367,6 +1871,61 @@ export interface components {
             version: number;
             /** @default  */
             why: string;
+        };
+        /** Role */
+        Role: {
+            name: string;
+            label: components["schemas"]["RoleLabel"];
+            permissions: string[];
+            /** @enum {string} */
+            scope: "project" | "global";
+            project_id?: string | null;
+        };
+        /** RoleLabel */
+        RoleLabel: {
+            en: string;
+            ko: string;
+        };
+        /** Roles */
+        Roles: {
+            items: components["schemas"]["Role"][];
+            permissions: components["schemas"]["PermissionLabel"][];
+            next?: null;
+            total?: number | null;
+        };
+        /** RuleAnswer */
+        RuleAnswer: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            /** @enum {string} */
+            effect: "ALLOW" | "DENY" | "LIMIT";
+            /** @enum {string} */
+            level: "STUDY" | "SERIES" | "INSTANCE";
+            attribute: string;
+            /** @enum {string} */
+            operator: "EQ" | "NE" | "CONTAINS" | "RANGE" | "IN" | "PRESENT";
+            value: unknown;
+            role: string | null;
+            user_id: string | null;
+            valid_from: string | null;
+            expires_at: string | null;
+            /** Format: date-time */
+            created_at: string;
+            version: number;
+        };
+        /** RuleChange */
+        RuleChange: {
+            effect?: "ALLOW" | "DENY" | "LIMIT";
+            level?: "STUDY" | "SERIES" | "INSTANCE";
+            attribute?: string;
+            operator?: "EQ" | "NE" | "CONTAINS" | "RANGE" | "IN" | "PRESENT";
+            value?: unknown;
+            role?: string | null;
+            user_id?: string | null;
+            valid_from?: string | null;
+            expires_at?: string | null;
         };
         /** Segment */
         Segment: {
@@ -1420,6 +1979,11 @@ export interface components {
                 [key: string]: components["schemas"]["SegmentStatistics"];
             };
         };
+        /** StudyAccess */
+        StudyAccess: {
+            study_instance_uid: string;
+            items: components["schemas"]["PersonsAccess"][];
+        };
         /** TokenAnswer */
         TokenAnswer: {
             access_token: string;
@@ -1468,6 +2032,13 @@ export interface components {
             is_admin: boolean;
             /** Format: date-time */
             created_at: string;
+        };
+        /** Verdict */
+        Verdict: {
+            valid: boolean;
+            records: number;
+            first_bad?: number | null;
+            problem?: string | null;
         };
         /** Version */
         Version: {
@@ -2177,9 +2748,126 @@ export interface operations {
             };
         };
     };
-    ListProjectStudies: {
+    ListProjectGroups: {
         parameters: {
             query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.ProjectGroup_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SetProjectGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewProjectGroup"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectGroup"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RemoveProjectGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                group_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListProjectStudies: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: string | null;
+            };
             header?: never;
             path: {
                 project_id: string;
@@ -2257,11 +2945,674 @@ export interface operations {
     };
     UnassignStudy: {
         parameters: {
-            query?: never;
+            query?: {
+                series_instance_uid?: string | null;
+                sop_instance_uid?: string | null;
+            };
             header?: never;
             path: {
                 project_id: string;
                 study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SetRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRole"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Role"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListRoles: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Roles"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListGroups: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.Group_"];
+                };
+            };
+        };
+    };
+    CreateGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewGroup"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Group"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    AddToGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                group_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewGroupMember"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RemoveFromGroup: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                group_id: string;
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.RuleAnswer_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateRule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRule"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RuleAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteRule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                rule_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeRule: {
+        parameters: {
+            query?: never;
+            header?: {
+                "If-Match"?: string | null;
+            };
+            path: {
+                project_id: string;
+                rule_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RuleChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RuleAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    PreviewRules: {
+        parameters: {
+            query: {
+                user_id: string;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ExplainAccess: {
+        parameters: {
+            query?: {
+                user_id?: string | null;
+            };
+            header?: never;
+            path: {
+                study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StudyAccess"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAccessRequests: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.AccessRequest_"];
+                };
+            };
+        };
+    };
+    AskForAccess: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAccessRequest"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccessRequest"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ApproveAccessRequest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                request_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccessRequest"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DenyAccessRequest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                request_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decision"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccessRequest"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    WithdrawAccessRequest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                request_id: string;
             };
             cookie?: never;
         };
@@ -3025,12 +4376,13 @@ export interface operations {
             };
         };
     };
-    GetMasks: {
+    GetMasksOfVersion: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 segmentation_id: string;
+                version: number | null;
             };
             cookie?: never;
         };
@@ -3062,13 +4414,12 @@ export interface operations {
             };
         };
     };
-    GetMasksOfVersion: {
+    GetMasks: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 segmentation_id: string;
-                version: number | null;
             };
             cookie?: never;
         };
@@ -3399,6 +4750,76 @@ export interface operations {
             };
         };
     };
+    SearchAudit: {
+        parameters: {
+            query?: {
+                after?: number;
+                limit?: number;
+                /** @description user id or name */
+                actor?: string | null;
+                /** @description id or UID of the object */
+                object?: string | null;
+                /** @description an action, or what stands before its dot */
+                action?: string | null;
+                project_id?: string | null;
+                /** @description the pseudonym that another record tells */
+                patient?: string | null;
+                outcome?: string | null;
+                since?: string | null;
+                until?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_routes.AuditLine_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    VerifyAudit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Verdict"];
+                };
+            };
+        };
+    };
     QueryStudies: {
         parameters: {
             query?: never;
@@ -3534,26 +4955,6 @@ export interface operations {
             };
         };
     };
-    QuerySeries: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": string;
-                };
-            };
-        };
-    };
     QuerySeriesOfStudy: {
         parameters: {
             query?: never;
@@ -3591,12 +4992,33 @@ export interface operations {
             };
         };
     };
-    QueryInstancesOfStudy: {
+    QuerySeries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+        };
+    };
+    QueryInstancesOfSeries: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
+                series_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3648,12 +5070,50 @@ export interface operations {
             };
         };
     };
-    QueryInstancesOfSeries: {
+    QueryInstancesOfStudy: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RetrieveMetadataOfInstance: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                sop_instance_uid: string;
                 series_instance_uid: string;
             };
             cookie?: never;
@@ -3723,14 +5183,13 @@ export interface operations {
             };
         };
     };
-    RetrieveMetadataOfInstance: {
+    RetrieveMetadataOfSeries: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
                 series_instance_uid: string;
-                sop_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3762,25 +5221,26 @@ export interface operations {
             };
         };
     };
-    RetrieveMetadataOfSeries: {
+    RetrieveInstancesOfInstance: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
+                sop_instance_uid: string;
                 series_instance_uid: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Request fulfilled, document follows */
+            /** @description Stream Response */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/json": unknown;
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -3838,54 +5298,15 @@ export interface operations {
             };
         };
     };
-    RetrieveInstancesOfInstance: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                study_instance_uid: string;
-                series_instance_uid: string;
-                sop_instance_uid: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Stream Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
     RetrieveFrames: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 frame_list: string;
-                series_instance_uid: string;
                 study_instance_uid: string;
                 sop_instance_uid: string;
+                series_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3925,9 +5346,9 @@ export interface operations {
             };
             header?: never;
             path: {
-                series_instance_uid: string;
                 study_instance_uid: string;
                 sop_instance_uid: string;
+                series_instance_uid: string;
             };
             cookie?: never;
         };
@@ -3967,9 +5388,9 @@ export interface operations {
             };
             header?: never;
             path: {
-                series_instance_uid: string;
                 study_instance_uid: string;
                 sop_instance_uid: string;
+                series_instance_uid: string;
                 frame_list: string;
             };
             cookie?: never;
@@ -4007,47 +5428,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                series_instance_uid: string;
                 study_instance_uid: string;
                 sop_instance_uid: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": string;
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
-    RetrieveThumbnailOfSeries: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
                 series_instance_uid: string;
-                study_instance_uid: string;
             };
             cookie?: never;
         };
@@ -4085,6 +5468,44 @@ export interface operations {
             header?: never;
             path: {
                 study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RetrieveThumbnailOfSeries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
             };
             cookie?: never;
         };

@@ -102,6 +102,7 @@ create table users (
   email text,
   display_name text not null default '',
   password_hash text,
+  password_changed_at timestamptz,
   state text not null default 'active' check (state in ('pending', 'active', 'suspended', 'deleted')),
   is_admin boolean not null default false,
   is_service boolean not null default false,
@@ -109,37 +110,100 @@ create table users (
   version integer not null default 1
 );
 create unique index users_username on users (lower(username));
-create table sessions (
+create index users_email on users (lower(email));
+create table sessions (                        -- one sign-in on one device: the family of its refresh tokens
   id uuid primary key,
   user_id uuid not null references users,
-  client text not null default '',
+  client text not null default '',             -- User-Agent, shortened
+  address text not null default '',
+  methods text[] not null default '{}',        -- how it was proven (RFC 8176 words): pwd, otp, hwk, mfa, fed
+  authenticated_at timestamptz not null default now(), -- the last proof, moved by step-up
   created_at timestamptz not null default now(),
   last_used_at timestamptz not null default now(),
-  expires_at timestamptz not null,
-  revoked_at timestamptz
+  expires_at timestamptz not null,             -- the absolute limit; the idle limit counts from last_used_at
+  revoked_at timestamptz,
+  revoked_why text
 );
 create index sessions_of_user on sessions (user_id);
 create table refresh_tokens (
-  hash bytea primary key,
+  hash bytea primary key,                      -- SHA-256 of the token
   session_id uuid not null references sessions on delete cascade,
+  parent bytea unique references refresh_tokens, -- unique: a token has one child at most, whatever the code does
   created_at timestamptz not null default now(),
+  used_at timestamptz,
+  child_salt bytea                             -- child = HMAC(this token, salt); forgotten when the child is used
+);
+create index refresh_tokens_of_session on refresh_tokens (session_id);
+create table totp_factors (
+  user_id uuid primary key references users,
+  secret bytea not null,                       -- sealed (identity/seal.py)
+  confirmed_at timestamptz,
+  last_step bigint not null default 0,         -- the newest time step whose code was taken: each code serves once
+  created_at timestamptz not null default now()
+);
+create table recovery_codes (
+  user_id uuid not null references users,
+  hash bytea not null,
+  used_at timestamptz,
+  primary key (user_id, hash)
+);
+create table passkeys (
+  id uuid primary key,
+  user_id uuid not null references users,
+  credential_id bytea not null unique,
+  public_key bytea not null,                   -- COSE
+  sign_count bigint not null,
+  name text not null,
+  created_at timestamptz not null default now(),
+  last_used_at timestamptz
+);
+create index passkeys_of_user on passkeys (user_id);
+create table consumed_transactions (           -- signed transactions of sign-in and enrolment that were used
+  jti text primary key,
+  expires_at timestamptz not null
+);
+create table password_resets (
+  hash bytea primary key,
+  user_id uuid not null references users,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
   used_at timestamptz
+);
+create table attempts (                        -- of names that exist and of names that do not, alike
+  kind text not null,
+  subject bytea not null,                      -- hash of what is counted: a name and an address, an address
+  count integer not null,
+  last_at timestamptz not null,
+  blocked_until timestamptz,
+  primary key (kind, subject)
+);
+create table external_identities (
+  issuer text not null,
+  subject text not null,
+  user_id uuid not null references users,
+  created_at timestamptz not null default now(),
+  last_used_at timestamptz,
+  primary key (issuer, subject)
 );
 create table api_keys (
   id uuid primary key,
+  handle text collate "C" not null unique,     -- the middle part of the key: names it without opening anything
   user_id uuid not null references users,
   name text not null,
-  hash bytea not null unique,
-  scopes text[] not null default '{}',
+  hash bytea not null,
+  scopes text[],                               -- null: all that its user may do
   project_id uuid,
+  addresses cidr[] not null default '{}',      -- empty: from anywhere
   created_at timestamptz not null default now(),
   last_used_at timestamptz,
   expires_at timestamptz,
   revoked_at timestamptz
 );
+create index api_keys_of_user on api_keys (user_id);
 create table signing_keys (
   kid text primary key,
-  private_jwk jsonb not null,
+  private_key bytea not null,                  -- JWK, sealed (identity/seal.py)
+  public_jwk jsonb not null,
   created_at timestamptz not null default now(),
   retired_at timestamptz
 );
