@@ -3,16 +3,18 @@
 import argparse
 import sys
 
-from bench import annotations, identity, models, qido, setup, stow, upload, wado
+from bench import annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
     "upload": upload,
     "stow": stow,
+    "cstore": cstore,
     "qido": qido,
     "wado": wado,
     "annotations": annotations,
     "models": models,
+    "scanner": scanner,
     "identity": identity,
 }
 

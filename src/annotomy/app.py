@@ -5,25 +5,33 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 from litestar import Litestar, Request, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
+from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
+from annotomy.http.admission import Admission
 from annotomy.http.egress import Egress
 from annotomy.http.middleware import request_context
+from annotomy.http.openapi import DocumentPlugin, document, document_30
 from annotomy.http.peer import Peer, address_of, peer_of
-from annotomy.http.problems import failure_response, http_exception_response, problem_response
+from annotomy.http.problems import (
+    failure_response,
+    http_exception_response,
+    problem_response,
+    unreadable_text_response,
+)
 from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.auth_routes import VIEWER_COOKIE
 from annotomy.identity.authenticate import Authenticator
@@ -36,9 +44,15 @@ from annotomy.inference.runners.installed import installed_runners
 from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
+from annotomy.ops.audit_requests import audit_requests
+from annotomy.ops.audit_routes import router as audit_router
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
+from annotomy.ops.upkeep import upkeep
+from annotomy.projects.access import require_declared
+from annotomy.projects.access_routes import router as access_router
 from annotomy.projects.group_roles import set_group_roles
+from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
@@ -46,14 +60,17 @@ from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [
+API_ROUTERS: list[Any] = [
     jobs_router,
     identity_router,
     projects_router,
+    *role_and_group_handlers,
+    access_router,
     uploads_router,
     manifests_router,
     segmentations_router,
     *inference_routers,
+    audit_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -64,7 +81,8 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 @asynccontextmanager
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
-    db = await Database.connect(database_url, pool_size=settings.database.pool_size)
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
     models = ModelProcess(settings.models)
     try:
         yield Services(
@@ -83,8 +101,7 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        async with _identity(app, services):
-            app.state.readiness = Readiness(services)
+        async with _running(app, services):
             yield
 
     return _build(lifespan, lambda: services)
@@ -104,23 +121,25 @@ def create_app_from_environment() -> Litestar:
             )
         async with open_services(settings, settings.database.url) as services:
             held.append(services)
-            async with _identity(app, services):
-                app.state.readiness = Readiness(services)
+            async with _running(app, services):
                 yield
 
     return _build(lifespan, lambda: held[0])
 
 
 @asynccontextmanager
-async def _identity(app: Litestar, services: Services) -> AsyncGenerator[None]:
-    """What checks credentials, and hears of revocations as long as the process lives."""
+async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
+    """What one process keeps between requests, and what runs beside them."""
     signer = await TokenSigner.load(services)
     app.state.signer = signer
     app.state.provider = Provider(services, Egress(services.settings.http.egress_allow))
     app.state.authenticator = authenticator = Authenticator(services, signer)
+    app.state.readiness = Readiness(services)
+    app.state.admission = Admission(services.settings.http.rate_limit)
     listening = asyncio.create_task(authenticator.listening())
     try:
-        yield
+        async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain):
+            yield
     finally:
         listening.cancel()
         with suppress(asyncio.CancelledError):
@@ -146,9 +165,11 @@ def _build(lifespan: Any, services: Any) -> Litestar:
         exception_handlers={
             Problem: problem_response,
             HTTPException: http_exception_response,
+            asyncpg.CharacterNotInRepertoireError: unreadable_text_response,
+            asyncpg.UntranslatableCharacterError: unreadable_text_response,
             Exception: failure_response,
         },
-        middleware=[request_context],
+        middleware=[request_context, audit_requests],
         compression_config=CompressionConfig(
             backend="gzip",
             minimum_size=1024,
@@ -159,7 +180,10 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             title="Annotomy",
             version=annotomy.__version__,
             path="/api/v1",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[
+                DocumentPlugin("/openapi.json", document),
+                DocumentPlugin("/openapi-3.0.json", document_30),
+            ],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"bearer": []}],
         ),
@@ -177,8 +201,14 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State, services
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        return await authenticator.from_credential(cookie, address)
-    return await authenticator.from_header(header, address)
+        actor = await authenticator.from_credential(cookie, address)
+    else:
+        actor = await authenticator.from_header(header, address)
+    request.state.actor = actor  # the audit reads it
+    declared = str(request.route_handler.opt.get("permission", ""))
+    require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
+    request.scope["state"]["until_answered"].enter_context(state.admission.admitted(actor.user_id))
+    return actor
 
 
 async def _provide_peer(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Peer:

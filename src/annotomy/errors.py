@@ -101,6 +101,14 @@ class Unsupported(Problem):
     status = 415
 
 
+class RequestTooSlow(Problem):
+    """The request's body paused for too long or came at a crawl. Send it again over a better line, or as an upload."""
+
+    slug = "request-too-slow"
+    title = "The request came too slowly"
+    status = 408
+
+
 class TooManyRequests(Problem):
     """Asked too often in too short a time; wait as many seconds as `retry_after_s` and the header `Retry-After` say."""
 

@@ -1,4 +1,4 @@
-"""The one events table: activity feed, change feed, live updates, webhooks.
+"""The one events table: activity feed, change feed, live updates, webhooks. Each event is an audit record as well.
 
 A NOTIFY carries only the sequence number: listeners read the row, so nothing is lost between connections.
 """
@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from annotomy.audit import Entry, record
 from annotomy.db.engine import WriteTx
 
 CHANNEL = "annotomy_events"
@@ -32,4 +33,14 @@ async def emit(tx: WriteTx, event: Event) -> int:
         event.type, tx.actor.user_id, tx.actor.name, event.project_id, event.object_kind, event.object_id, event.data,
     )  # fmt: skip
     await tx.execute("select pg_notify($1, $2)", CHANNEL, str(seq))
+    study = event.object_id if event.object_kind == "study" else event.data.get("study_instance_uid")
+    entry = Entry(
+        action=event.type,
+        object_kind=event.object_kind,
+        object_id=event.object_id,
+        project_id=event.project_id,
+        study_instance_uid=study,
+        detail=event.data,
+    )
+    await record(tx, entry)
     return seq

@@ -31,17 +31,31 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_PUBLIC_URL: address in browsers, as https://annotomy.example.org; links in mails, passkeys and OIDC need it anywhere but on localhost."""
     trusted_proxies: tuple[str, ...]
     """ANNOTOMY_TRUSTED_PROXIES: addresses or networks, separated by commas, whose X-Forwarded-For and -Proto are believed (none)."""
+    rate_limit: int
+    """ANNOTOMY_RATE_LIMIT: requests a second that each process answers to one user (2000); 0: no limit."""
     egress_allow: tuple[str, ...]
     """ANNOTOMY_EGRESS_ALLOW: host names, addresses or networks, separated by commas, that may be called although they are not public (none)."""
 
 
 class DimseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    host: str
+    """ANNOTOMY_DIMSE_HOST: address that the DICOM listener listens on; 0.0.0.0 for modalities on other hosts."""
     port: int
     """ANNOTOMY_DIMSE_PORT: port of the DICOM listener; 0 turns it off."""
     ae_title: str
     """ANNOTOMY_AE_TITLE: our application entity title, at most 16 characters."""
     open: bool
     """ANNOTOMY_DIMSE_OPEN=1: any calling AE may store, query and retrieve as the user `dimse`. For tests only."""
+    associations: int
+    """ANNOTOMY_DIMSE_ASSOCIATIONS: associations at once (64); others are told to try again."""
+    associations_for_peer: int
+    """ANNOTOMY_DIMSE_ASSOCIATIONS_FOR_PEER: of these, at once from one calling AE title (16)."""
+    tls_cert: Path | None
+    """ANNOTOMY_DIMSE_TLS_CERT: our certificate chain (PEM); with it the listener speaks TLS only."""
+    tls_key: Path | None
+    """ANNOTOMY_DIMSE_TLS_KEY: its private key (PEM); None: it stands in the certificate's file."""
+    tls_ca: Path | None
+    """ANNOTOMY_DIMSE_TLS_CA: authorities (PEM) that must have signed a calling peer's certificate; None: any peer."""
 
 
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +136,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: ModelSettings
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
+    audit_key: str | None
+    """ANNOTOMY_AUDIT_KEY: 32 bytes in base64 that seal the audit, the same on every host; None: kept in the data folder."""
+    language: str
+    """ANNOTOMY_LANGUAGE: `ko` or `en` for people at the terminal; default: that of LC_ALL, LC_MESSAGES or LANG."""
     log_level: str
     """ANNOTOMY_LOG_LEVEL: debug, info, warning or error."""
     metrics_dir: Path | None
@@ -151,12 +169,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 processes=_whole(env, "ANNOTOMY_HTTP_PROCESSES", os.cpu_count() or 1, low=1, high=256),
                 public_url=_origin(env, "ANNOTOMY_PUBLIC_URL"),
                 trusted_proxies=_networks(env, "ANNOTOMY_TRUSTED_PROXIES"),
+                rate_limit=_whole(env, "ANNOTOMY_RATE_LIMIT", 2000, low=0, high=1_000_000),
                 egress_allow=_words(env, "ANNOTOMY_EGRESS_ALLOW"),
             ),
             dimse=DimseSettings(
+                host=env.get("ANNOTOMY_DIMSE_HOST", "127.0.0.1"),
                 port=_whole(env, "ANNOTOMY_DIMSE_PORT", 11112, low=0, high=65535),
                 ae_title=_ae_title(env.get("ANNOTOMY_AE_TITLE", "ANNOTOMY")),
                 open=_flag(env, "ANNOTOMY_DIMSE_OPEN"),
+                associations=_whole(env, "ANNOTOMY_DIMSE_ASSOCIATIONS", 64, low=1, high=4096),
+                associations_for_peer=_whole(env, "ANNOTOMY_DIMSE_ASSOCIATIONS_FOR_PEER", 16, low=1, high=4096),
+                tls_cert=_path(env, "ANNOTOMY_DIMSE_TLS_CERT"),
+                tls_key=_path(env, "ANNOTOMY_DIMSE_TLS_KEY"),
+                tls_ca=_path(env, "ANNOTOMY_DIMSE_TLS_CA"),
             ),
             admin=AdminSettings(
                 username=env.get("ANNOTOMY_ADMIN_USERNAME", "admin"),
@@ -193,6 +218,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 timeout_s=_whole(env, "ANNOTOMY_MODEL_TIMEOUT_S", 900, low=1, high=86_400),
             ),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
+            audit_key=env.get("ANNOTOMY_AUDIT_KEY") or None,
+            language=_language(env),
             log_level=env.get("ANNOTOMY_LOG_LEVEL", "info").lower(),
             metrics_dir=Path(env["PROMETHEUS_MULTIPROC_DIR"]) if env.get("PROMETHEUS_MULTIPROC_DIR") else None,
             postgres_bin=Path(env["ANNOTOMY_POSTGRES_BIN"]) if env.get("ANNOTOMY_POSTGRES_BIN") else None,
@@ -212,11 +239,21 @@ def _whole(env: Mapping[str, str], name: str, default: int, *, low: int, high: i
     return value
 
 
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]) if env.get(name) else None
+
+
 def _flag(env: Mapping[str, str], name: str, *, default: str = "0") -> bool:
     text = env.get(name) or default
     if text not in ("0", "1"):
         raise ValueError(f"{name} takes 0 or 1, not {text!r}")
     return text == "1"
+
+
+def _language(env: Mapping[str, str]) -> str:
+    names = ("ANNOTOMY_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set, as POSIX has it
+    chosen = next((env[name] for name in names if env.get(name)), "en")
+    return "ko" if chosen.lower().startswith("ko") else "en"
 
 
 def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -5,17 +5,16 @@ import base64
 import email
 import email.policy
 import re
-import shutil
 import time
 from collections.abc import Generator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from annotomy.http.static_files import STATIC
 from annotomy.identity.totp import STEP_S, code_at
-from tests.e2e.test_browser import CHROMIUM_ARGUMENTS, TIMEOUT_MS
+from tests.support.browser import TIMEOUT_MS
 from tests.support.serve import ADMIN, Serve, wait_until
 
 pytestmark = pytest.mark.browser
@@ -34,17 +33,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Serve]:
         yield serve
     finally:
         serve.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on PATH (Debian: apt install chromium)")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

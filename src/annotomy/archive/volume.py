@@ -4,26 +4,27 @@ What the actor may not see is not there: instances come through `archive.retriev
 """
 
 import asyncio
-import io
 from dataclasses import dataclass
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from annotomy.actor import Actor
-from annotomy.archive.retrieve import InstanceLocation, headers, locate, read_header, read_instance
+from annotomy.archive.decode import CHILDREN, FrameSource, decode_frames, frame_sources
+from annotomy.archive.retrieve import InstanceLocation, headers, locate, read_header
 from annotomy.dicom.geometry import Arrangement, GeometryError, arrange, functional_group, planes_of
-from annotomy.dicom.pixels import PixelError, decode_frame, modality_values
+from annotomy.dicom.pixels import PixelError
 from annotomy.errors import Problem
 from annotomy.ports import Volume
 from annotomy.services import Services
 
 MAX_VOXELS = 1 << 28
 """1 GiB as float32: 1024 slices of 512 x 512. A worker holds one volume and what a model makes of it."""
+FRAMES_AT_ONCE = 8
+"""Frames of one instance that are decoded by one call."""
 MAX_INSTANCES = 4096
 """Headers are held together; more instances than slices of any scanner are not one volume."""
 
@@ -136,15 +137,24 @@ async def load_volume(services: Services, actor: Actor, series_instance_uid: str
     source, located = await _located(services, actor, series_instance_uid)
     values = np.empty(source.shape_kji, np.float32)
     by_uid = {at.sop_instance_uid: at for at in located}
+    datasets = {str(dataset.SOPInstanceUID): dataset for dataset in source.headers}
     wanted: dict[str, list[tuple[int, int]]] = {}
     for k, plane in enumerate(source.planes):
         wanted.setdefault(plane.sop_instance_uid, []).append((k, (plane.frame_number or 1) - 1))
     try:
-        for sop_instance_uid, slices in wanted.items():
-            data = await read_instance(services, by_uid[sop_instance_uid])
-            await asyncio.to_thread(_decode_into, values, data, slices)
-    except PixelError as error:
-        raise UndecodablePixels(str(error)) from error
+        at_once = asyncio.Semaphore(CHILDREN)
+        frames = await frame_sources(services, actor, [by_uid[sop_instance_uid] for sop_instance_uid in wanted])
+
+        async def decode(of: FrameSource) -> None:
+            sop_instance_uid = of.at.sop_instance_uid
+            async with at_once:
+                await _decode_into(services, values, of, datasets[sop_instance_uid], wanted[sop_instance_uid])
+
+        async with asyncio.TaskGroup() as group:
+            for of in frames:
+                group.create_task(decode(of))
+    except* PixelError as errors:
+        raise UndecodablePixels(str(errors.exceptions[0])) from errors
     volume = Volume(values, source.affine_lps, source.modality, source.body_part)
     return LoadedVolume(volume, source)
 
@@ -219,18 +229,25 @@ def _body_part(dataset: Dataset) -> str:
     return str(regions[0].get("CodeMeaning", "") or "") if regions else ""
 
 
-def _decode_into(values: NDArray[np.float32], data: bytes, slices: list[tuple[int, int]]) -> None:
-    dataset = dcmread(io.BytesIO(data))
-    for k, frame_index in slices:
-        frame = decode_frame(dataset, frame_index)
-        if frame.shape != values.shape[1:]:
+async def _decode_into(
+    services: Services,
+    values: NDArray[np.float32],
+    frames: FrameSource,
+    dataset: Dataset,
+    slices: list[tuple[int, int]],
+) -> None:
+    """The frames of one instance, by the child that decodes them; some at a time, so that a child is given little."""
+    plain = "PerFrameFunctionalGroupsSequence" not in dataset
+    for first in range(0, len(slices), FRAMES_AT_ONCE):
+        some = slices[first : first + FRAMES_AT_ONCE]
+        decoded = await decode_frames(services, frames, [frame_index for _, frame_index in some], units=plain)
+        if decoded.shape[1:] != values.shape[1:]:
             raise PixelError("A frame's size is not what its header says.")
-        values[k] = _units(dataset, frame, frame_index)
+        for (k, frame_index), frame in zip(some, decoded, strict=True):
+            values[k] = frame if plain else _units(dataset, frame, frame_index)
 
 
 def _units(dataset: Dataset, frame: NDArray[Any], frame_index: int) -> NDArray[np.float32]:
-    if "PerFrameFunctionalGroupsSequence" not in dataset:
-        return modality_values(dataset, frame)
     rescale = functional_group(dataset, frame_index, "PixelValueTransformationSequence")
     if rescale is None:
         return frame.astype(np.float32)

@@ -39,7 +39,7 @@ REFRESH_COOKIE_PLAIN = "annotomy_refresh"
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-@post("/auth/token", status_code=200, operation_id="SignIn")
+@post("/auth/token", status_code=200, operation_id="SignIn", opt={"permission": "anyone"})
 async def sign_in(
     data: JSONBody[Login],
     peer: NamedDependency[Peer],
@@ -53,7 +53,7 @@ async def sign_in(
     return token_response(answer, peer, services, in_cookie=data.cookie)
 
 
-@post("/auth/token/second-factor", status_code=200, operation_id="ContinueSignIn")
+@post("/auth/token/second-factor", status_code=200, operation_id="ContinueSignIn", opt={"permission": "anyone"})
 async def continue_sign_in(
     data: JSONBody[SecondFactor],
     peer: NamedDependency[Peer],
@@ -67,7 +67,7 @@ async def continue_sign_in(
     return token_response(answer, peer, services, in_cookie=data.cookie)
 
 
-@post("/auth/passkey/challenge", status_code=200, operation_id="BeginPasskeySignIn")
+@post("/auth/passkey/challenge", status_code=200, operation_id="BeginPasskeySignIn", opt={"permission": "anyone"})
 async def begin_passkey_sign_in(
     peer: NamedDependency[Peer], services: NamedDependency[Services], signer: NamedDependency[TokenSigner]
 ) -> PasskeyChallenge:
@@ -75,7 +75,7 @@ async def begin_passkey_sign_in(
     return await second_factor.begin_passkey_sign_in(services, signer, peer)
 
 
-@post("/auth/passkey", status_code=200, operation_id="FinishPasskeySignIn")
+@post("/auth/passkey", status_code=200, operation_id="FinishPasskeySignIn", opt={"permission": "anyone"})
 async def finish_passkey_sign_in(
     data: JSONBody[PasskeySignIn],
     peer: NamedDependency[Peer],
@@ -89,7 +89,7 @@ async def finish_passkey_sign_in(
     return token_response(answer, peer, services, in_cookie=data.cookie)
 
 
-@post("/auth/refresh", status_code=200, operation_id="RefreshToken")
+@post("/auth/refresh", status_code=200, operation_id="RefreshToken", opt={"permission": "anyone"})
 async def refresh(
     data: JSONBody[RefreshRequest],
     request: Request[Any, Any, Any],
@@ -105,7 +105,7 @@ async def refresh(
     return token_response(answer, peer, services, in_cookie=True)
 
 
-@post("/auth/logout", status_code=204, operation_id="SignOut")
+@post("/auth/logout", status_code=204, operation_id="SignOut", opt={"permission": "anyone"})
 async def sign_out(
     data: JSONBody[RefreshRequest],
     request: Request[Any, Any, Any],
@@ -120,7 +120,7 @@ async def sign_out(
     return Response(None, status_code=204, cookies=[_refresh_cookie("", peer, 0), _viewer_cookie("", peer, 0)])
 
 
-@post("/auth/step-up", status_code=204, operation_id="StepUp")
+@post("/auth/step-up", status_code=204, operation_id="StepUp", opt={"permission": "own"})
 async def step_up(
     data: JSONBody[StepUp],
     peer: NamedDependency[Peer],
@@ -134,7 +134,7 @@ async def step_up(
         await second_factor.step_up(services, signer, actor, data, peer)
 
 
-@post("/auth/step-up/passkey", status_code=200, operation_id="BeginStepUp")
+@post("/auth/step-up/passkey", status_code=200, operation_id="BeginStepUp", opt={"permission": "own"})
 async def begin_step_up(
     peer: NamedDependency[Peer],
     actor: NamedDependency[Actor],
@@ -146,7 +146,7 @@ async def begin_step_up(
     return await second_factor.begin_step_up(services, signer, actor, peer)
 
 
-@post("/auth/sign-up", status_code=202, operation_id="SignUp")
+@post("/auth/sign-up", status_code=202, operation_id="SignUp", opt={"permission": "anyone"})
 async def sign_up(
     data: JSONBody[SignUp], peer: NamedDependency[Peer], services: NamedDependency[Services]
 ) -> SignUpAnswer:
@@ -166,7 +166,7 @@ async def sign_up(
     return SignUpAnswer(state="pending")
 
 
-@post("/auth/password-reset", status_code=202, operation_id="AskForPasswordReset")
+@post("/auth/password-reset", status_code=202, operation_id="AskForPasswordReset", opt={"permission": "anyone"})
 async def ask_for_reset(
     data: JSONBody[ResetRequest], peer: NamedDependency[Peer], services: NamedDependency[Services]
 ) -> None:
@@ -174,7 +174,7 @@ async def ask_for_reset(
     await credentials.ask_for_reset(services, data.username, peer)
 
 
-@post("/auth/password-reset/confirm", status_code=204, operation_id="ResetPassword")
+@post("/auth/password-reset/confirm", status_code=204, operation_id="ResetPassword", opt={"permission": "anyone"})
 async def reset_password(
     data: JSONBody[Reset], peer: NamedDependency[Peer], services: NamedDependency[Services]
 ) -> None:
@@ -182,13 +182,13 @@ async def reset_password(
     await credentials.reset_password(services, data.token, data.password, peer)
 
 
-@get("/auth/jwks.json", operation_id="GetSigningKeys", security=[{}])
+@get("/auth/jwks.json", operation_id="GetSigningKeys", opt={"permission": "anyone"}, security=[{}])
 async def signing_keys(services: NamedDependency[Services]) -> Response[dict[str, Any]]:
     """The public keys of access tokens as a JWK set (RFC 7517)."""
     return Response(await published_keys(services), headers={"Cache-Control": "public, max-age=300"})
 
 
-@get("/auth/ways", operation_id="GetSignInWays", security=[{}])
+@get("/auth/ways", operation_id="GetSignInWays", opt={"permission": "anyone"}, security=[{}])
 async def ways(peer: NamedDependency[Peer], services: NamedDependency[Services]) -> SignInWays:
     """What the sign-in page offers."""
     settings = services.settings

@@ -28,7 +28,7 @@ class LinkAnswer(msgspec.Struct, frozen=True):
     """Where the page goes now."""
 
 
-@get("/auth/oidc/start", operation_id="BeginOidcSignIn", security=[{}], status_code=302)
+@get("/auth/oidc/start", operation_id="BeginOidcSignIn", opt={"permission": "anyone"}, security=[{}], status_code=302)
 async def begin(
     peer: NamedDependency[Peer],
     services: NamedDependency[Services],
@@ -44,7 +44,7 @@ async def begin(
     return Redirect(begun.redirect_url, headers=NO_STORE, cookies=[_flow_cookie(begun.transaction, peer)])
 
 
-@post("/auth/oidc/link", status_code=200, operation_id="LinkOidc")
+@post("/auth/oidc/link", status_code=200, operation_id="LinkOidc", opt={"permission": "own"})
 async def link(
     peer: NamedDependency[Peer],
     actor: NamedDependency[Actor],
@@ -59,7 +59,9 @@ async def link(
     return Response(LinkAnswer(begun.redirect_url), headers=NO_STORE, cookies=[_flow_cookie(begun.transaction, peer)])
 
 
-@get("/auth/oidc/callback", operation_id="FinishOidcSignIn", security=[{}], status_code=302)
+@get(
+    "/auth/oidc/callback", operation_id="FinishOidcSignIn", opt={"permission": "anyone"}, security=[{}], status_code=302
+)
 async def finish(
     request: Request[Any, Any, Any],
     peer: NamedDependency[Peer],

@@ -15,17 +15,17 @@ from annotomy.http.pages import Page
 from annotomy.identity import api_keys, auth_routes, oidc_routes, security_routes, user_routes
 from annotomy.identity.credentials import require_fresh
 from annotomy.identity.schemas import ApiKey, IssuedApiKey, Me, Membership, NewApiKey
-from annotomy.projects.access import ROLES, Permission, require_member
+from annotomy.projects.access import Permission, require_member
 from annotomy.services import Services
 
 
-@get("/users/me", operation_id="GetMe")
+@get("/users/me", operation_id="GetMe", opt={"permission": "own"})
 async def me(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Me:
     """Who one is, with one's projects, roles and permissions."""
     async with services.db.read(actor) as tx:
         row = await tx.fetchrow("select id, username, display_name, is_admin from users where id = $1", actor.user_id)
         rows = await tx.fetch(
-            "select p.id, p.name, m.role from project_members m join projects p on p.id = m.project_id"
+            "select p.id, p.name, m.role, m.permissions from project_members m join projects p on p.id = m.project_id"
             " where m.user_id = $1 and (m.expires_at is null or m.expires_at > now())"
             " and ($2::uuid is null or p.id = $2) order by p.name",
             actor.user_id, actor.project_id,
@@ -38,14 +38,14 @@ async def me(actor: NamedDependency[Actor], services: NamedDependency[Services])
                 project_id=r["id"],
                 project_name=r["name"],
                 role=r["role"],
-                permissions=sorted(p.value for p in ROLES.get(r["role"], frozenset())),
+                permissions=r["permissions"],
             )
             for r in rows
         ],
     )
 
 
-@get("/api-keys", operation_id="ListApiKeys")
+@get("/api-keys", operation_id="ListApiKeys", opt={"permission": "own"})
 async def list_api_keys(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[ApiKey]:
     """One's own API keys."""
     async with services.db.read(actor) as tx:
@@ -53,7 +53,7 @@ async def list_api_keys(actor: NamedDependency[Actor], services: NamedDependency
     return Page(items=found, next=None, total=len(found))
 
 
-@post("/api-keys", operation_id="IssueApiKey")
+@post("/api-keys", operation_id="IssueApiKey", opt={"permission": "own"})
 async def issue_api_key(
     data: JSONBody[NewApiKey], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> IssuedApiKey:
@@ -79,7 +79,7 @@ async def issue_api_key(
         )
 
 
-@delete("/api-keys/{key_id:uuid}", operation_id="RevokeApiKey")
+@delete("/api-keys/{key_id:uuid}", operation_id="RevokeApiKey", opt={"permission": "own"})
 async def revoke_api_key(
     key_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> None:

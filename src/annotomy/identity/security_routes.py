@@ -27,7 +27,7 @@ from annotomy.identity.tokens import TokenSigner, consume_transaction
 from annotomy.services import Services
 
 
-@get("/sessions", operation_id="ListSessions")
+@get("/sessions", operation_id="ListSessions", opt={"permission": "own"})
 async def list_sessions(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[Session]:
     """The devices on which one is signed in."""
     users.require_person(actor)
@@ -36,7 +36,7 @@ async def list_sessions(actor: NamedDependency[Actor], services: NamedDependency
     return Page(items=found, next=None, total=len(found))
 
 
-@delete("/sessions/{session_id:uuid}", operation_id="EndSession")
+@delete("/sessions/{session_id:uuid}", operation_id="EndSession", opt={"permission": "own"})
 async def end_session(
     session_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> None:
@@ -46,7 +46,7 @@ async def end_session(
         await sessions.end_session(tx, session_id)
 
 
-@delete("/sessions", status_code=200, operation_id="EndOtherSessions")
+@delete("/sessions", status_code=200, operation_id="EndOtherSessions", opt={"permission": "own"})
 async def end_other_sessions(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> EndedSessions:
     """Sign out all devices but this one."""
     users.require_person(actor)
@@ -55,7 +55,7 @@ async def end_other_sessions(actor: NamedDependency[Actor], services: NamedDepen
     return EndedSessions(ended)
 
 
-@post("/users/me/totp", status_code=200, operation_id="BeginTotp")
+@post("/users/me/totp", status_code=200, operation_id="BeginTotp", opt={"permission": "own"})
 async def begin_totp(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> NewTotp:
     """A secret for an authenticator app; it counts once a code was confirmed."""
     users.require_person(actor)
@@ -64,7 +64,7 @@ async def begin_totp(actor: NamedDependency[Actor], services: NamedDependency[Se
         return await totp.begin(tx, Seal(services.settings.identity.secret))
 
 
-@post("/users/me/totp/confirm", status_code=200, operation_id="ConfirmTotp")
+@post("/users/me/totp/confirm", status_code=200, operation_id="ConfirmTotp", opt={"permission": "own"})
 async def confirm_totp(
     data: JSONBody[Code], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> RecoveryCodes:
@@ -78,7 +78,7 @@ async def confirm_totp(
     return RecoveryCodes(codes)
 
 
-@delete("/users/me/totp", operation_id="RemoveTotp")
+@delete("/users/me/totp", operation_id="RemoveTotp", opt={"permission": "own"})
 async def remove_totp(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> None:
     """Remove the authenticator."""
     users.require_person(actor)
@@ -87,7 +87,7 @@ async def remove_totp(actor: NamedDependency[Actor], services: NamedDependency[S
         await totp.remove(tx)
 
 
-@post("/users/me/recovery-codes", status_code=200, operation_id="MakeRecoveryCodes")
+@post("/users/me/recovery-codes", status_code=200, operation_id="MakeRecoveryCodes", opt={"permission": "own"})
 async def make_recovery_codes(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> RecoveryCodes:
     """New recovery codes, shown this once; earlier ones are void."""
     users.require_person(actor)
@@ -96,7 +96,7 @@ async def make_recovery_codes(actor: NamedDependency[Actor], services: NamedDepe
         return RecoveryCodes(await totp.new_recovery_codes(tx))
 
 
-@post("/users/me/passkeys/challenge", status_code=200, operation_id="BeginPasskey")
+@post("/users/me/passkeys/challenge", status_code=200, operation_id="BeginPasskey", opt={"permission": "own"})
 async def begin_passkey(
     peer: NamedDependency[Peer],
     actor: NamedDependency[Actor],
@@ -109,7 +109,7 @@ async def begin_passkey(
     return await second_factor.begin_enrolment(services, signer, actor, peer)
 
 
-@post("/users/me/passkeys", operation_id="AddPasskey")
+@post("/users/me/passkeys", operation_id="AddPasskey", opt={"permission": "own"})
 async def add_passkey(
     data: JSONBody[NewPasskey],
     peer: NamedDependency[Peer],
@@ -132,7 +132,7 @@ async def add_passkey(
     return added
 
 
-@delete("/users/me/passkeys/{passkey_id:uuid}", operation_id="RemovePasskey")
+@delete("/users/me/passkeys/{passkey_id:uuid}", operation_id="RemovePasskey", opt={"permission": "own"})
 async def remove_passkey(
     passkey_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> None:

@@ -17,7 +17,7 @@ from annotomy.identity.schemas import EndedSessions, NewUser, PasswordChange, Pr
 from annotomy.services import Services
 
 
-@get("/users", operation_id="ListUsers")
+@get("/users", operation_id="ListUsers", opt={"permission": "user.manage"})
 async def list_users(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[User]:
     """All users; for administrators."""
     users.require_admin(actor)
@@ -26,7 +26,7 @@ async def list_users(actor: NamedDependency[Actor], services: NamedDependency[Se
     return Page(items=found, next=None, total=len(found))
 
 
-@post("/users", operation_id="CreateUser")
+@post("/users", operation_id="CreateUser", opt={"permission": "user.manage"})
 async def create_user(
     data: JSONBody[NewUser], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> User:
@@ -49,7 +49,12 @@ async def create_user(
         )
 
 
-@post("/users/{user_id:uuid}/{action:str}", status_code=200, operation_id="ChangeUserState")
+@post(
+    "/users/{user_id:uuid}/{action:str}",
+    status_code=200,
+    operation_id="ChangeUserState",
+    opt={"permission": "user.manage"},
+)
 async def change_user_state(
     user_id: FromPath[UUID],
     action: Annotated[
@@ -65,7 +70,7 @@ async def change_user_state(
         return await users.change_state(tx, user_id, action)
 
 
-@patch("/users/{user_id:uuid}", operation_id="UpdateUser")
+@patch("/users/{user_id:uuid}", operation_id="UpdateUser", opt={"permission": "user.manage"})
 async def update_user(
     user_id: FromPath[UUID],
     data: JSONBody[UserChange],
@@ -81,7 +86,7 @@ async def update_user(
         )
 
 
-@delete("/users/{user_id:uuid}", operation_id="DeleteUser")
+@delete("/users/{user_id:uuid}", operation_id="DeleteUser", opt={"permission": "user.manage"})
 async def delete_user(
     user_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> None:
@@ -92,7 +97,9 @@ async def delete_user(
         await users.delete_user(tx, user_id)
 
 
-@delete("/users/{user_id:uuid}/sessions", status_code=200, operation_id="EndUserSessions")
+@delete(
+    "/users/{user_id:uuid}/sessions", status_code=200, operation_id="EndUserSessions", opt={"permission": "user.manage"}
+)
 async def end_user_sessions(
     user_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> EndedSessions:
@@ -103,7 +110,7 @@ async def end_user_sessions(
         return EndedSessions(await sessions.end_sessions(tx, user_id, why="ended by an administrator"))
 
 
-@get("/users/me/profile", operation_id="GetProfile")
+@get("/users/me/profile", operation_id="GetProfile", opt={"permission": "own"})
 async def get_profile(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Profile:
     """One's own account with what protects it."""
     async with services.db.read(actor) as tx:
@@ -120,7 +127,7 @@ async def get_profile(actor: NamedDependency[Actor], services: NamedDependency[S
         )
 
 
-@patch("/users/me", operation_id="UpdateProfile")
+@patch("/users/me", operation_id="UpdateProfile", opt={"permission": "own"})
 async def update_profile(
     data: JSONBody[ProfileChange], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> User:
@@ -133,7 +140,7 @@ async def update_profile(
         return await users.update_user(tx, actor.user_id, display_name=data.display_name, email=data.email)
 
 
-@post("/users/me/password", status_code=204, operation_id="ChangePassword")
+@post("/users/me/password", status_code=204, operation_id="ChangePassword", opt={"permission": "own"})
 async def change_password(
     data: JSONBody[PasswordChange],
     peer: NamedDependency[Peer],

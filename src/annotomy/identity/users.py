@@ -164,6 +164,19 @@ async def update_user(
     return _user(row)
 
 
+async def set_password(tx: WriteTx, *, username: str, password_hash: str) -> None:
+    """For a person who lost theirs. Ends the user's sessions; a pending user becomes active. Raises NotFound."""
+    user_id = await tx.fetchval(
+        "update users set password_hash = $2, state = case state when 'pending' then 'active' else state end,"
+        " version = version + 1 where lower(username) = lower($1) and not is_service returning id",
+        username, password_hash,
+    )  # fmt: skip
+    if user_id is None:
+        raise NotFound("There is no such user.")
+    await tx.execute("update sessions set revoked_at = now() where user_id = $1 and revoked_at is null", user_id)
+    await emit(tx, Event(type="user.password_set", object_kind="user", object_id=str(user_id)))
+
+
 async def list_users(tx: ReadTx) -> list[User]:
     rows = await tx.fetch(
         f"select {_COLUMNS} from users where not is_service and state <> 'deleted' order by username limit 1000"

@@ -16,7 +16,7 @@ from annotomy.inference.errors import UnknownModel
 from annotomy.inference.schemas import MAX_BATCH, BatchItem, NewBatch, NewPrediction, Prediction
 from annotomy.jobs.queue import Job, cancel_job, enqueue
 from annotomy.ports import ModelCard, ModelRunner
-from annotomy.projects.access import Permission, require, require_study
+from annotomy.projects.access import Permission, require, visible_series, visible_work
 
 
 class RunPrediction(Job, frozen=True):
@@ -33,9 +33,10 @@ _SELECT = (
     " coalesce(p.problem, j.problem) as problem, p.flags, p.quality, encode(p.input_digest, 'hex') as input_digest,"
     " p.asked_by, p.created_at, j.started_at, j.finished_at"
     " from predictions p join jobs j on j.id = p.job_id left join segmentations s on s.id = p.segmentation_id"
-    # Who reads a prediction sees its series in its project; what is not visible is not there.
-    " where exists (select from series se join visibility v on v.study_id = se.study_id and v.project_id = p.project_id"
-    " where se.series_instance_uid = p.series_instance_uid)"
+    # Who reads a prediction sees its series in its project, and the work that came of it; what is not visible is not there.
+    f" where exists (select from series se where se.series_instance_uid = p.series_instance_uid"
+    f" and {visible_series('se', project='p.project_id')})"
+    f" and {visible_work('segmentation', 'p.project_id', 'p.asked_by')}"
 )
 
 
@@ -120,15 +121,12 @@ async def cancel_prediction(tx: WriteTx, prediction_id: UUID) -> Prediction:
 
 async def require_series(tx: ReadTx, project_id: UUID, series_instance_uid: str) -> None:
     """Raises NotFound unless the project holds the series and the actor sees it there."""
-    study_instance_uid = await tx.fetchval(
-        "select st.study_instance_uid from series se join studies st on st.id = se.study_id"
-        " where se.series_instance_uid = $1",
-        series_instance_uid,
-    )
-    try:
-        await require_study(tx, tx.actor, project_id, study_instance_uid or "")
-    except NotFound as error:
-        raise NotFound("There is no such series in this project.") from error
+    seen = await tx.fetchval(
+        f"select 1 from series se where se.series_instance_uid = $1 and {visible_series('se', project='$2')}",
+        series_instance_uid, project_id,
+    )  # fmt: skip
+    if seen is None:
+        raise NotFound("There is no such series in this project.")
 
 
 async def _enqueue(tx: WriteTx, card: ModelCard, project_id: UUID, series_instance_uid: str) -> UUID:

@@ -32,7 +32,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-@get("/", operation_id="ListModels")
+@get("/", operation_id="ListModels", opt={"permission": "own"})
 async def list_models(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[Model]:
     """The installed models."""
     del actor  # every user may know what models there are
@@ -40,14 +40,14 @@ async def list_models(actor: NamedDependency[Actor], services: NamedDependency[S
     return Page(items=found, next=None, total=len(found))
 
 
-@get("/{name:str}", operation_id="GetModel")
+@get("/{name:str}", operation_id="GetModel", opt={"permission": "own"})
 async def get_model(name: FromPath[str], actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Model:
     """A model's card: what it is for, what it answers, what it was trained on."""
     del actor
     return _model(operations.card_of(services.runners, name))
 
 
-@post("/", status_code=202, operation_id="Predict")
+@post("/", status_code=202, operation_id="Predict", opt={"permission": "model.run"})
 async def predict(
     data: JSONBody[NewPrediction],
     actor: NamedDependency[Actor],
@@ -61,7 +61,7 @@ async def predict(
     return Response(found, status_code=202, headers={"Location": f"/api/v1/predictions/{found.id}"})
 
 
-@post("/batch", status_code=202, operation_id="PredictBatch")
+@post("/batch", status_code=202, operation_id="PredictBatch", opt={"permission": "model.run"})
 async def predict_batch(
     data: JSONBody[NewBatch],
     actor: NamedDependency[Actor],
@@ -79,7 +79,7 @@ async def predict_batch(
         return await once(tx, request, Batch, enqueue_all)
 
 
-@get("/", operation_id="ListPredictions")
+@get("/", operation_id="ListPredictions", opt={"permission": "segmentation.read"})
 async def list_predictions(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
@@ -102,7 +102,7 @@ async def list_predictions(
     return Page(items=found, next=following, total=None)
 
 
-@get("/{prediction_id:uuid}", operation_id="GetPrediction")
+@get("/{prediction_id:uuid}", operation_id="GetPrediction", opt={"permission": "segmentation.read"})
 async def get_prediction(
     prediction_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Prediction:
@@ -110,7 +110,7 @@ async def get_prediction(
         return await operations.get_prediction(tx, prediction_id)
 
 
-@post("/{prediction_id:uuid}/cancel", status_code=200, operation_id="CancelPrediction")
+@post("/{prediction_id:uuid}/cancel", status_code=200, operation_id="CancelPrediction", opt={"permission": "model.run"})
 async def cancel_prediction(
     prediction_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Prediction:

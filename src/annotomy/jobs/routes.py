@@ -65,7 +65,7 @@ _HEALTH = (
 )
 
 
-@get("/", operation_id="ListJobs")
+@get("/", operation_id="ListJobs", opt={"permission": "own"})
 async def list_jobs(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
@@ -88,7 +88,7 @@ async def list_jobs(
     return Page(items=found, next=encode_cursor(found[-1].id) if len(rows) > limit else None, total=None)
 
 
-@get("/queue", operation_id="GetQueueHealth")
+@get("/queue", operation_id="GetQueueHealth", opt={"permission": "system.manage"})
 async def queue_health(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> QueueHealth:
     """How the queue does, for administrators: what waits, what runs, what failed of late."""
     if not actor.is_admin:
@@ -97,7 +97,7 @@ async def queue_health(actor: NamedDependency[Actor], services: NamedDependency[
         return QueueHealth([QueueKind(**dict(row)) for row in await tx.fetch(_HEALTH)])
 
 
-@get("/{job_id:uuid}", operation_id="GetJob")
+@get("/{job_id:uuid}", operation_id="GetJob", opt={"permission": "own"})
 async def get_job(
     job_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> JobAnswer:
@@ -105,7 +105,7 @@ async def get_job(
         return await _job(tx, actor, job_id)
 
 
-@post("/{job_id:uuid}/cancel", status_code=200, operation_id="CancelJob")
+@post("/{job_id:uuid}/cancel", status_code=200, operation_id="CancelJob", opt={"permission": "own"})
 async def cancel_job(
     job_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> JobAnswer:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from annotomy.db.engine import ReadTx
 from annotomy.errors import NotFound
 from annotomy.http.pages import decode_cursor, encode_cursor
-from annotomy.projects.access import Permission, require
+from annotomy.projects.access import Permission, require, visible_target, visible_work
 from annotomy.segmentations.bricks import Brick, BrickKey, Counts, MaskSet
 
-SEEN = (
-    "exists (select from series se join visibility v on v.study_id = se.study_id and v.project_id = g.project_id"
-    " where se.series_instance_uid = g.series_instance_uid)"
-)
-"""The predicate that every read of `segmentations g` carries; row-level security on `series` decides as well."""
+SEEN = f"{visible_target('g')} and {visible_work('segmentation', 'g.project_id', 'g.created_by')}"
+"""The predicate that every read of `segmentations g` carries: its series is seen through its project, and the role reads
+everybody's work or it is one's own."""
 
 _COLUMNS = (
     "g.id, g.project_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"

@@ -17,6 +17,7 @@ from annotomy.actor import Actor
 from annotomy.dicom.geometry import voxel_volume_mm3
 from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
+from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.segmentations import body, edit, export, importing, query
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES
@@ -42,7 +43,7 @@ UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
 PRESENT = {"Cache-Control": "private, no-cache"}
 
 
-@get("/", operation_id="ListSegmentations")
+@get("/", operation_id="ListSegmentations", opt={"permission": "segmentation.read"})
 async def list_segmentations(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
@@ -60,14 +61,14 @@ async def list_segmentations(
     return Page(items=[_segmentation(row) for row in rows], next=following, total=total)
 
 
-@get("/{segmentation_id:uuid}", operation_id="GetSegmentation")
+@get("/{segmentation_id:uuid}", operation_id="GetSegmentation", opt={"permission": "segmentation.read"})
 async def get_segmentation(
     segmentation_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
     return await _answer(services, actor, segmentation_id)
 
 
-@get("/{segmentation_id:uuid}/segments", operation_id="ListSegments")
+@get("/{segmentation_id:uuid}/segments", operation_id="ListSegments", opt={"permission": "segmentation.read"})
 async def list_segments(
     segmentation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -80,7 +81,9 @@ async def list_segments(
     return Page(items=items, next=None, total=len(items))
 
 
-@get("/{segmentation_id:uuid}/versions", operation_id="ListSegmentationVersions")
+@get(
+    "/{segmentation_id:uuid}/versions", operation_id="ListSegmentationVersions", opt={"permission": "segmentation.read"}
+)
 async def list_versions(
     segmentation_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Page[Version]:
@@ -90,7 +93,11 @@ async def list_versions(
     return Page(items=[msgspec.convert(row, Version) for row in rows], next=None, total=len(rows))
 
 
-@get("/{segmentation_id:uuid}/statistics", operation_id="GetSegmentationStatistics")
+@get(
+    "/{segmentation_id:uuid}/statistics",
+    operation_id="GetSegmentationStatistics",
+    opt={"permission": "segmentation.read"},
+)
 async def get_statistics(
     segmentation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -105,9 +112,12 @@ async def get_statistics(
 
 @get(
     ["/{segmentation_id:uuid}/masks", "/{segmentation_id:uuid}/versions/{version:int}/masks"],
-    operation_id="GetMasks",
+    operation_id=per_level("GetMasks"),
     media_type=body.MEDIA_TYPE,
-    opt={"exclude_from_compression": True},  # compressed here, off the event loop
+    opt={
+        "permission": "segmentation.read",
+        "exclude_from_compression": True,  # compressed here, off the event loop
+    },
 )
 async def get_masks(
     request: Request[Any, Any, Any],
@@ -132,7 +142,7 @@ async def get_masks(
 @get(
     "/{segmentation_id:uuid}/export",
     operation_id="ExportSegmentation",
-    opt={"exclude_from_compression": True},
+    opt={"permission": "segmentation.read", "exclude_from_compression": True},
 )
 async def export_segmentation(
     segmentation_id: FromPath[UUID],

@@ -88,7 +88,13 @@ async def create_segmentation(
     _require_valid(new)
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
-        await require_study(tx, actor, new.project_id, source.study_instance_uid)
+        await require_study(
+            tx,
+            actor,
+            new.project_id,
+            source.study_instance_uid,
+            series_instance_uid=source.series_instance_uid,
+        )
         if await tx.fetchval("select 1 from segmentations where id = $1", segmentation_id):
             return segmentation_id
     made_at = services.clock.now()

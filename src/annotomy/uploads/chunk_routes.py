@@ -27,9 +27,14 @@ async def body_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
 
 def whole_header(request: Request[Any, Any, Any], header: str) -> int:
     text = request.headers.get(header, "")
-    if not text.isdigit() or len(text) > 18:
+    if not text.isdigit() or not text.isascii() or len(text) > 18:
         raise BadRequest(f"The header {header} takes a whole number of bytes.")
     return int(text)
+
+
+def announced_bytes(request: Request[Any, Any, Any]) -> int | None:
+    """Content-Length; None of a body that comes in chunks, whose bytes are counted as they come."""
+    return whole_header(request, "content-length") if "content-length" in request.headers else None
 
 
 def upload_limit(services: Services) -> str:

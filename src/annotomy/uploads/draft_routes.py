@@ -13,7 +13,7 @@ from annotomy.actor import Actor
 from annotomy.errors import BadRequest, Unsupported
 from annotomy.services import Services
 from annotomy.uploads import receive
-from annotomy.uploads.chunk_routes import body_of, upload_limit, whole_header
+from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
 
 INTEROP_VERSION = "8"
 PARTIAL_TYPE = "application/partial-upload"
@@ -40,7 +40,13 @@ async def create(request: Request[Any, Any, Any], actor: Actor, services: Servic
     offset = 0
     if length != 0:
         offset = await receive.receive_chunk(
-            services, actor, upload_id, offset=0, body=body_of(request), completes=completes
+            services,
+            actor,
+            upload_id,
+            offset=0,
+            body=body_of(request),
+            completes=completes,
+            announced=announced_bytes(request),
         )
     headers = {
         "Location": f"/api/v1/uploads/{upload_id}",
@@ -62,6 +68,7 @@ async def append(request: Request[Any, Any, Any], upload_id: UUID, actor: Actor,
         body=body_of(request),
         length=whole_header(request, "upload-length") if "upload-length" in request.headers else None,
         completes=completes,
+        announced=announced_bytes(request),
     )
     headers = {"Upload-Offset": str(offset)} | state_headers(complete=completes)
     return Response(None, status_code=204, headers=headers)

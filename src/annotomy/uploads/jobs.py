@@ -113,7 +113,7 @@ async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str
         second.unlink(missing_ok=True)
         return
     if kind == "nifti":
-        slices = nifti_to_dicom(path, salt=salt)
+        slices = nifti_to_dicom(path, salt=salt, filename=filename)
         number = 0
         try:
             while (data := await asyncio.to_thread(next, slices, None)) is not None:

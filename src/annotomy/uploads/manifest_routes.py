@@ -21,7 +21,7 @@ class NewManifest(msgspec.Struct, frozen=True):
     """The one that uploads would go to, when left out."""
 
 
-@post("/", operation_id="CreateStudyManifest")
+@post("/", operation_id="CreateStudyManifest", opt={"permission": "study.store"})
 async def create_manifest(
     data: JSONBody[NewManifest], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Manifest:
@@ -30,7 +30,7 @@ async def create_manifest(
         return await manifests.create_manifest(tx, actor, data.project_id, data.files)
 
 
-@get("/{manifest_id:uuid}", operation_id="GetStudyManifest")
+@get("/{manifest_id:uuid}", operation_id="GetStudyManifest", opt={"permission": "own"})
 async def get_manifest(
     manifest_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Manifest:
@@ -39,7 +39,7 @@ async def get_manifest(
         return await manifests.get_manifest(tx, manifest_id)
 
 
-@get("/{manifest_id:uuid}/files", operation_id="ListStudyManifestFiles")
+@get("/{manifest_id:uuid}/files", operation_id="ListStudyManifestFiles", opt={"permission": "own"})
 async def list_files(
     manifest_id: FromPath[UUID],
     actor: NamedDependency[Actor],

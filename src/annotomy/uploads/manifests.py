@@ -17,7 +17,8 @@ from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, NotFound
 from annotomy.events import Event, emit
-from annotomy.projects.service import hold_study, project_for_store
+from annotomy.projects.access import takeable_instances, visible_instances
+from annotomy.projects.service import bring_instances, project_for_store
 from annotomy.uploads.errors import ManifestTooLong
 
 MAX_FILES = 100_000
@@ -177,23 +178,24 @@ async def book_files(tx: WriteTx, manifest_id: UUID, ended: Iterable[Ended]) -> 
 
 
 async def _mark_known(tx: WriteTx, manifest_id: UUID, project_id: UUID) -> None:
-    """Content that the actor can see counts as sent; its study joins the project, as if it had been stored again."""
+    """Content that the actor may bring along counts as sent, and joins the project as if it had been stored again."""
     rows = await tx.fetch(
         "update study_manifest_files f set state = 'already', study_instance_uid = st.study_instance_uid,"
         " sop_instance_uid = i.sop_instance_uid from instances i join studies st on st.id = i.study_id"
         " where f.manifest_id = $1 and f.blake3 is not null and i.blob_address = f.blake3 and i.blob_size = f.size"
-        " and exists (select from visibility v where v.study_id = i.study_id) returning i.study_id",
-        manifest_id,
-    )
+        f" and {takeable_instances('i', '$2')} returning i.study_id, i.sop_instance_uid",
+        manifest_id, project_id,
+    )  # fmt: skip
     for study_id in sorted({row["study_id"] for row in rows}):
-        await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
+        sop_instance_uids = [row["sop_instance_uid"] for row in rows if row["study_id"] == study_id]
+        await bring_instances(tx, project_id, study_id, sop_instance_uids)
     await tx.execute(
         "update study_manifest_files f set state = 'already', study_instance_uid = k.study_instance_uid,"
         " sop_instance_uid = k.sop_instance_uid from study_manifest_files k join study_manifests m on m.id = k.manifest_id"
         " join instances i on i.sop_instance_uid = k.sop_instance_uid"
         " where f.manifest_id = $1 and f.state = 'missing' and f.sha256 is not null and k.sha256 = f.sha256"
         " and k.size = f.size and k.state in ('stored', 'already') and m.project_id = $2"
-        " and exists (select from visibility v where v.study_id = i.study_id and v.project_id = $2)",
+        f" and {visible_instances('i', project='$2')}",
         manifest_id, project_id,
     )  # fmt: skip
 

@@ -150,9 +150,11 @@ async def receive_chunk(
     checksum: str | None = None,
     length: int | None = None,
     completes: bool = False,
+    announced: int | None = None,
 ) -> int:
     """Appends a chunk and returns the new durable offset. What arrived before a broken connection is kept.
 
+    `announced` is the body's length where it is known: one that goes too far is refused before any of it is read.
     `length` tells one that was deferred; `completes` says that the upload ends with this chunk. Raises OffsetMismatch,
     UploadBusy, UploadHandedOver, TooLarge, TooSlow, DiskFull, ChecksumMismatch.
     """
@@ -167,11 +169,12 @@ async def receive_chunk(
             if upload["state"] != "receiving" or offset != upload["received"]:
                 raise OffsetMismatch("The upload stands elsewhere.", offset=upload["received"])
             known = _told_length(upload, length, services.settings.limits.upload_bytes)
+            limit = known or services.settings.limits.upload_bytes
+            if announced is not None and offset + announced > limit:
+                raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=limit)
             writer = PartWriter(path, descriptor, offset, digest)
             try:
-                ended = await _write(
-                    writer, _watched(body, path), known or services.settings.limits.upload_bytes, digest
-                )
+                ended = await _write(writer, _watched(body, path), limit, digest)
                 position = await writer.finish()
             finally:
                 await writer.let_go()

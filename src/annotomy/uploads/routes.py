@@ -22,7 +22,7 @@ from annotomy.services import Services
 from annotomy.uploads import draft_routes as draft
 from annotomy.uploads import receive
 from annotomy.uploads.checksum import CHECKSUMS
-from annotomy.uploads.chunk_routes import body_of, upload_limit, whole_header
+from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
 from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
 
@@ -56,7 +56,9 @@ class Upload(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-@route("/", http_method=[HttpMethod.OPTIONS], status_code=204, operation_id="UploadAbilities")
+@route(
+    "/", http_method=[HttpMethod.OPTIONS], status_code=204, operation_id="UploadAbilities", opt={"permission": "own"}
+)
 async def abilities(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Response[None]:
     """What the upload protocols can do here."""
     del actor
@@ -71,7 +73,7 @@ async def abilities(actor: NamedDependency[Actor], services: NamedDependency[Ser
     return Response(None, status_code=204, headers=headers)
 
 
-@post("/", status_code=201, operation_id="CreateUpload", request_max_body_size=None)
+@post("/", status_code=201, operation_id="CreateUpload", opt={"permission": "study.store"}, request_max_body_size=None)
 async def create(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[None]:
@@ -95,14 +97,26 @@ async def create(
         if request.headers.get("content-type") == CHUNK_TYPE and length != 0:
             checksum = request.headers.get("upload-checksum")
             offset = await receive.receive_chunk(
-                services, actor, upload_id, offset=0, body=body_of(request), checksum=checksum
+                services,
+                actor,
+                upload_id,
+                offset=0,
+                body=body_of(request),
+                checksum=checksum,
+                announced=announced_bytes(request),
             )
         headers = {"Upload-Offset": str(offset), "Upload-Limit": upload_limit(services)}
     headers |= {"Location": f"/api/v1/uploads/{upload_id}", "Tus-Resumable": VERSION}
     return Response(None, status_code=201, headers=headers)
 
 
-@route("/{upload_id:uuid}", http_method=[HttpMethod.HEAD], status_code=200, operation_id="GetUploadOffset")
+@route(
+    "/{upload_id:uuid}",
+    http_method=[HttpMethod.HEAD],
+    status_code=200,
+    operation_id="GetUploadOffset",
+    opt={"permission": "own"},
+)
 async def head(
     request: Request[Any, Any, Any],
     upload_id: FromPath[UUID],
@@ -134,7 +148,13 @@ async def head(
     return Response(None, headers=headers)
 
 
-@patch("/{upload_id:uuid}", status_code=204, operation_id="AppendToUpload", request_max_body_size=None)
+@patch(
+    "/{upload_id:uuid}",
+    status_code=204,
+    operation_id="AppendToUpload",
+    opt={"permission": "study.store"},
+    request_max_body_size=None,
+)
 async def append(
     request: Request[Any, Any, Any],
     upload_id: FromPath[UUID],
@@ -155,6 +175,7 @@ async def append(
         body=body_of(request),
         checksum=request.headers.get("upload-checksum"),
         length=whole_header(request, "upload-length") if "upload-length" in request.headers else None,
+        announced=announced_bytes(request),
     )
     headers = {
         "Tus-Resumable": VERSION,
@@ -164,7 +185,7 @@ async def append(
     return Response(None, status_code=204, headers=headers)
 
 
-@delete("/{upload_id:uuid}", status_code=204, operation_id="TerminateUpload")
+@delete("/{upload_id:uuid}", status_code=204, operation_id="TerminateUpload", opt={"permission": "study.store"})
 async def terminate(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[None]:
@@ -173,7 +194,7 @@ async def terminate(
     return Response(None, status_code=204, headers={"Tus-Resumable": VERSION})
 
 
-@get("/{upload_id:uuid}", operation_id="GetUpload")
+@get("/{upload_id:uuid}", operation_id="GetUpload", opt={"permission": "own"})
 async def get_upload(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Upload:
@@ -190,7 +211,7 @@ async def get_upload(
     return Upload(**dict(row), files=[UploadFile(**dict(file)) for file in files])
 
 
-@get("/", operation_id="ListUploads")
+@get("/", operation_id="ListUploads", opt={"permission": "own"})
 async def list_uploads(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],

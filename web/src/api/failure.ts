@@ -19,6 +19,12 @@ interface Problem {
   detail?: string;
 }
 
+/** What a problem object says, in its most telling field. */
+export function textOfProblem(problem: Record<string, unknown>): string {
+  const text = problem.detail ?? problem.title;
+  return typeof text === 'string' ? text : '';
+}
+
 export function failureOf(status: number, body: unknown): RequestFailed {
   const problem = (typeof body === 'object' && body !== null ? body : {}) as Problem;
   const slug = problem.type?.split(/[/:#]/).pop() ?? '';

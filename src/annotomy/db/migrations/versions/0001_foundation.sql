@@ -38,6 +38,51 @@ create table events (
 create index events_of_project on events (project_id, seq);
 create index events_of_object on events (object_kind, object_id, seq);
 
+-- audit (docs/explanation/audit.md) ------------------------------------------------------------------------------------
+-- No foreign keys: a record outlives what it speaks of. Changes write `audit_outbox` in their own transaction; the appender
+-- moves it into the chain in one more. `content` is the canonical JSON text, sealed when it was written.
+create table audit_outbox (
+  id bigint generated always as identity primary key,
+  content text not null,
+  seal bytea not null
+);
+create table audit (
+  seq bigint primary key,                      -- from 1, without gaps
+  at timestamptz not null,
+  actor_id uuid not null,
+  actor_name text not null,
+  actor_kind text not null,
+  session_id uuid,
+  source text not null,                        -- network address, or the word of a process of ours
+  action text not null,
+  object_kind text not null,
+  object_id text not null,
+  patient text not null,                       -- keyed pseudonym of the Patient ID, or empty
+  project_id uuid,
+  outcome text not null,
+  reason text not null,
+  request_id text not null,
+  detail text not null,                        -- canonical JSON
+  hash bytea not null                          -- HMAC over the record and the hash before it
+);
+create index audit_of_actor on audit (actor_id, seq);
+create index audit_of_object on audit (object_id, seq);
+create index audit_of_project on audit (project_id, seq);
+create table audit_checkpoints (
+  seq bigint primary key,
+  at timestamptz not null default now(),
+  hash bytea not null,
+  signature bytea not null                     -- Ed25519 over seq and hash
+);
+create function refuse_change() returns trigger language plpgsql as $$
+begin
+  raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger append_only before update or delete on audit for each row execute function refuse_change();
+create trigger never_emptied before truncate on audit for each statement execute function refuse_change();
+create trigger append_only before update or delete on audit_checkpoints for each row execute function refuse_change();
+create trigger never_emptied before truncate on audit_checkpoints for each statement execute function refuse_change();
+
 -- http ---------------------------------------------------------------------------------------------------------------
 create table idempotency_keys (
   principal_id uuid not null,
@@ -169,19 +214,105 @@ create table projects (
   name text not null,
   description text not null default '',
   inbox_of uuid unique references users,       -- the personal inbox of this user, else null
+  ruled boolean not null default false,        -- has rules: members see what their audience sees, not what is assigned
+  created_by uuid not null,
+  created_at timestamptz not null default now(),
+  version integer not null default 1,
+  unique (id, ruled)
+);
+create table project_roles (                   -- a project's own roles; those of every project stand in projects/roles.toml
+  project_id uuid not null references projects on delete cascade,
+  name text not null,
+  label_en text not null,
+  label_ko text not null,
+  permissions text[] not null,
+  created_at timestamptz not null default now(),
+  primary key (project_id, name)
+);
+create table groups (
+  id uuid primary key,
+  name text not null unique,
+  created_at timestamptz not null default now()
+);
+create table group_members (
+  group_id uuid not null references groups on delete cascade,
+  user_id uuid not null references users,
+  primary key (group_id, user_id)
+);
+create index group_members_of_user on group_members (user_id);
+create table project_groups (
+  project_id uuid not null references projects on delete cascade,
+  group_id uuid not null references groups on delete cascade,
+  role text not null,
+  valid_from timestamptz,
+  expires_at timestamptz,
+  granted_at timestamptz not null default now(),
+  primary key (project_id, group_id)
+);
+create table project_rules (
+  id uuid primary key,
+  project_id uuid not null references projects on delete cascade,
+  effect text not null check (effect in ('ALLOW', 'DENY', 'LIMIT')),
+  level text not null check (level in ('STUDY', 'SERIES', 'INSTANCE')),
+  attribute text not null,
+  operator text not null check (operator in ('EQ', 'NE', 'CONTAINS', 'RANGE', 'IN', 'PRESENT')),
+  value jsonb not null,                        -- [value], as it was sent
+  terms text[] not null,                       -- the value as it is compared: normalised like the attributes
+  role text,                                   -- null: everyone
+  user_id uuid references users,
+  valid_from timestamptz,
+  expires_at timestamptz,
   created_by uuid not null,
   created_at timestamptz not null default now(),
   version integer not null default 1
 );
-create table project_members (
+create index project_rules_of_project on project_rules (project_id);
+create table audiences (                       -- members of one ruled project for whom the same rules hold
+  id bigint generated always as identity primary key,
   project_id uuid not null references projects on delete cascade,
+  role text not null,
+  user_id uuid references users,               -- null: everyone of the role whom no rule names
+  good_until timestamptz                       -- the next moment at which a rule begins or ends; past it nothing is shown
+);
+create unique index audiences_one on audiences (project_id, role, coalesce(user_id, '00000000-0000-0000-0000-000000000000'));
+create table project_members (
+  project_id uuid not null,
   user_id uuid not null references users,
   role text not null,
+  permissions text[] not null,                 -- of the role, kept here: a check is one row
+  reads boolean generated always as ('study.read' = any (permissions)) stored,
+  via_group uuid references groups on delete cascade, -- null: a membership of one's own, which decides before any group's
+  ruled boolean not null,                      -- the project's, held in step by the foreign key
+  audience_id bigint references audiences on delete set null,
   created_at timestamptz not null default now(),
+  valid_from timestamptz,
   expires_at timestamptz,
-  primary key (user_id, project_id)
+  primary key (user_id, project_id),
+  foreign key (project_id, ruled) references projects (id, ruled) on update cascade on delete cascade
 );
 create index project_members_of_project on project_members (project_id);
+create index project_members_of_audience on project_members (audience_id);
+create table global_roles (
+  user_id uuid not null references users,
+  role text not null,
+  primary key (user_id, role)
+);
+create table access_requests (
+  id uuid primary key,
+  project_id uuid not null,                    -- no foreign key: whether the project exists is not for the asker to learn
+  user_id uuid not null references users,
+  scope text not null check (scope in ('full', 'limited', 'read_only')),
+  reason text not null,
+  state text not null default 'pending' check (state in ('pending', 'approved', 'denied', 'withdrawn', 'expired')),
+  until timestamptz,                           -- how long access is asked for
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,             -- unanswered by then, the request lapses
+  decided_by uuid,
+  decided_at timestamptz,
+  note text not null default ''
+);
+create index access_requests_of_user on access_requests (user_id, id);
+create index access_requests_of_project on access_requests (project_id, id);
 
 -- archive ------------------------------------------------------------------------------------------------------------
 create table blobs (
@@ -209,6 +340,7 @@ create table studies (
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',      -- DICOM JSON of study-level attributes (PS3.18 F.2)
   search_nfd text generated always as (normalize(lower(patient_name || ' ' || patient_id || ' ' || study_description || ' ' || accession_number), NFD)) stored,
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -229,6 +361,7 @@ create table series (
   instance_count integer not null default 0,
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -246,7 +379,9 @@ create table instances (
   number_of_frames integer not null default 0, -- 0: no pixel data
   blob_address text collate "C" not null references blobs,
   blob_size bigint not null,
+  data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now()
 );
 create index instances_of_series on instances (series_id, instance_number, id);
@@ -257,14 +392,26 @@ create table instance_headers (
   header bytea not null,                       -- zstd of the file's bytes before the pixel data element
   frames bytea not null                        -- little-endian uint64 pairs (offset, length) in the blob, one for each frame
 );
-create table project_studies (
+create table project_studies (                 -- what a project holds: whole studies, series or single instances
   project_id uuid not null references projects on delete cascade,
   study_id bigint not null references studies on delete cascade,
+  series_id bigint references series on delete cascade,       -- null: the whole study
+  instance_id bigint references instances on delete cascade,  -- null: the whole series
   added_by uuid not null,
-  added_at timestamptz not null default now(),
-  primary key (study_id, project_id)
+  added_at timestamptz not null default now()
 );
+create unique index project_studies_one on project_studies (study_id, project_id, coalesce(series_id, 0), coalesce(instance_id, 0));
 create index project_studies_of_project on project_studies (project_id, study_id);
+create index project_studies_of_series on project_studies (series_id) where series_id is not null;
+create index project_studies_of_instance on project_studies (instance_id) where instance_id is not null;
+create table visible_items (                   -- what an audience sees, decided from the rules whenever rules or data change
+  audience_id bigint not null references audiences on delete cascade,
+  study_id bigint not null references studies on delete cascade,
+  series_id bigint,                            -- null: the whole study
+  instance_id bigint                           -- null: the whole series
+);
+create index visible_items_of_study on visible_items (study_id, audience_id);
+create index visible_items_of_audience on visible_items (audience_id, study_id);
 
 -- uploads ------------------------------------------------------------------------------------------------------------
 create table study_manifests (
@@ -439,18 +586,47 @@ create table predictions (
 create index predictions_of_series on predictions (series_instance_uid, project_id, id);
 create index predictions_of_project on predictions (project_id, id);
 
--- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
--- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
--- app.actor and app.project are set by each transaction. The nil UUID is the system itself (jobs and the store
--- operation, which decided rights before). app.project narrows a credential that is bound to one project.
+-- dimse --------------------------------------------------------------------------------------------------------------
+create table dimse_peers (
+  id uuid primary key,
+  ae_title text collate "C" not null unique,
+  network cidr,                                -- where the peer calls from; null: any address
+  user_id uuid not null references users,      -- the principal that it acts as
+  project_id uuid references projects on delete cascade, -- what it stores goes here and it sees only this; null: the principal's
+  may_store boolean not null,
+  may_query boolean not null,
+  may_retrieve boolean not null,
+  host text,                                   -- where it listens: C-MOVE destination, storage commitment results
+  port integer check (port between 1 and 65535),
+  created_at timestamptz not null default now(),
+  check ((host is null) = (port is null))
+);
+
+-- the second wall: row-level security ---------------------------------------------------------------------------------
+-- `visibility` is the one statement of who sees what; queries join it (first wall) and policies read it (second wall).
+-- One row is a study, a series or an instance that the actor sees, through one project. app.actor and app.project are set by
+-- each transaction. The nil UUID is the system itself (jobs and the store operation, which decided rights before).
+-- app.project narrows a credential that is bound to one project.
 create view visibility as
-  select ps.study_id, ps.project_id
+  select ps.study_id, ps.series_id, ps.instance_id, ps.project_id
   from project_studies ps
   join project_members m using (project_id)
   where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-    and (m.expires_at is null or m.expires_at > now())
+    and m.reads and not m.ruled
+    and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
     and ((select nullif(current_setting('app.project', true), '')) is null
-         or ps.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
+         or ps.project_id = (select nullif(current_setting('app.project', true), '')::uuid))
+  union all
+  select vi.study_id, vi.series_id, vi.instance_id, m.project_id
+  from visible_items vi
+  join audiences a on a.id = vi.audience_id
+  join project_members m on m.audience_id = vi.audience_id
+  where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
+    and m.reads and m.ruled
+    and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
+    and (a.good_until is null or a.good_until > now())
+    and ((select nullif(current_setting('app.project', true), '')) is null
+         or m.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
@@ -462,7 +638,10 @@ create policy visible on studies using (
   or exists (select from visibility v where v.study_id = studies.id));
 create policy visible on series using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from visibility v where v.study_id = series.study_id));
+  or exists (select from visibility v where v.study_id = series.study_id
+             and (v.series_id is null or v.series_id = series.id)));
 create policy visible on instances using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from visibility v where v.study_id = instances.study_id));
+  or exists (select from visibility v where v.study_id = instances.study_id
+             and (v.series_id is null or v.series_id = instances.series_id)
+             and (v.instance_id is null or v.instance_id = instances.id)));
