@@ -18,6 +18,8 @@ import annotomy
 from annotomy.actor import Actor
 from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
+from annotomy.collaboration.live import LiveUpdates, live_updates
+from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
@@ -71,6 +73,7 @@ API_ROUTERS: list[Any] = [
     segmentations_router,
     *inference_routers,
     audit_router,
+    events_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -138,7 +141,8 @@ async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
     app.state.admission = Admission(services.settings.http.rate_limit)
     listening = asyncio.create_task(authenticator.listening())
     try:
-        async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain):
+        async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain), live_updates(services) as live:
+            app.state.live = live
             yield
     finally:
         listening.cancel()
@@ -161,6 +165,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "provider": Provide(_provide_provider),
             "group_roles": Provide(_provide_group_roles),
             "readiness": Provide(_provide_readiness),
+            "live": Provide(_provide_live),
         },
         exception_handlers={
             Problem: problem_response,
@@ -225,6 +230,10 @@ async def _provide_provider(state: State) -> Provider:
 
 async def _provide_group_roles() -> GroupRoles:
     return set_group_roles
+
+
+async def _provide_live(state: State) -> LiveUpdates:
+    return state.live
 
 
 async def _provide_readiness(state: State) -> Readiness:

@@ -140,7 +140,7 @@ def user_password(name: str, password_stdin: bool) -> None:
     password = sys.stdin.readline().rstrip("\n")
 
     async def change() -> None:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             password_hash = await hash_password(password)
             async with db.write(SYSTEM) as tx:
@@ -233,7 +233,7 @@ def database_url(settings: Settings) -> str:
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
 
 
-main.add_command(peer_commands(lambda: database_url(Settings.from_environment())))
+main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 
 if __name__ == "__main__":

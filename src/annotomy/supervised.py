@@ -112,6 +112,8 @@ def _closing(app: ASGIApp, draining: threading.Event) -> ASGIApp:
     """Adds `Connection: close` to what is answered while draining, so that no client writes into a closing socket."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["draining"] = draining  # endless answers end when they see it set
+
         async def send_closing(message: Message) -> None:
             if message["type"] == "http.response.start" and draining.is_set():
                 message["headers"] = [*message["headers"], (b"connection", b"close")]

@@ -54,7 +54,7 @@ async def set_member(
     await tx.execute(
         "insert into project_members (project_id, user_id, role, permissions, ruled, valid_from, expires_at)"
         " select id, $2, $3, $4, ruled, $5, $6 from projects where id = $1 on conflict (user_id, project_id) do update set"
-        " role = excluded.role, permissions = excluded.permissions, via_group = null, audience_id = null,"
+        " role = excluded.role, permissions = excluded.permissions, via_group = null, audience_id = 0,"
         " valid_from = excluded.valid_from, expires_at = excluded.expires_at",
         project_id, user_id, role, permissions, valid_from, expires_at,
     )  # fmt: skip
@@ -262,7 +262,7 @@ from project_groups pg join group_members gm using (group_id) join projects p on
 where pg.project_id = $1
 order by gm.user_id, pg.granted_at, pg.group_id
 on conflict (user_id, project_id) do update set role = excluded.role, permissions = excluded.permissions,
-  via_group = excluded.via_group, valid_from = excluded.valid_from, expires_at = excluded.expires_at, audience_id = null
+  via_group = excluded.via_group, valid_from = excluded.valid_from, expires_at = excluded.expires_at, audience_id = 0
 where project_members.via_group is not null"""
 
 
@@ -331,7 +331,7 @@ async def set_role(
     )  # fmt: skip
     await _bring_permissions_in_step(tx, project_id)
     await _require_administrator(tx, project_id)
-    await settle_project(tx, project_id)
+    await settle_project(tx, project_id, rules_changed=True)
     data = {"permissions": sorted(set(permissions))}
     await emit(tx, Event(type="role.set", object_kind="role", object_id=name, project_id=project_id, data=data))
     return _role(row, project_id)
