@@ -119,6 +119,25 @@ async def add_founder(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
     )  # fmt: skip
 
 
+async def add_service_member(tx: WriteTx, project_id: UUID, user_id: UUID, role: str) -> None:
+    """A service principal, by an administrator at the command line. Who is a member already stays what they are."""
+    await lock_policy(tx, project_id)
+    added = await tx.fetchval(
+        "insert into project_members (project_id, user_id, role, permissions, ruled)"
+        " select id, $2, $3, $4, ruled from projects where id = $1 on conflict do nothing returning user_id",
+        project_id, user_id, role, await permissions_of(tx, project_id, role),
+    )  # fmt: skip
+    if added is None:
+        return
+    await settle_project(tx, project_id)
+    await emit(
+        tx,
+        Event(
+            type="member.set", object_kind="user", object_id=str(user_id), project_id=project_id, data={"role": role}
+        ),
+    )
+
+
 async def _require_administrator(tx: ReadTx, project_id: UUID) -> None:
     if not await tx.fetchval(
         f"select exists (select from project_members m where m.project_id = $1 and 'project.manage' = any (m.permissions)"
