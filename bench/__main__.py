@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import annotations, cstore, models, qido, scanner, setup, stow, upload, wado
+from bench import access, annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
@@ -14,7 +14,9 @@ BENCHMARKS = {
     "wado": wado,
     "annotations": annotations,
     "models": models,
+    "access": access,
     "scanner": scanner,
+    "identity": identity,
 }
 
 

@@ -1,7 +1,9 @@
 """C-STORE of new CT slices of 512 x 512 over 1 and 4 associations, C-GET of a series; beside Orthanc."""
 
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +22,7 @@ CALLING = "BENCHSCU"
 
 
 def run(runs: int, alone: bool) -> None:
-    if shutil.which("storescu") is None:
-        raise PeerMissing("dcmtk")
+    _dcmtk("storescu")
     with ExitStack() as stack:
         servers = [stack.enter_context(ours(dicom=True))]
         if not alone:
@@ -61,7 +62,8 @@ def _storescu(server: Server, salt: int, associations: int) -> Sample:
         for number, instance in enumerate(instances):
             (folders[number % associations] / f"{number}.dcm").write_bytes(instance.data)
         commands = [
-            ["storescu", *_titles(server), "-R", "--max-pdu", "131072", "+sd", str(folder)] for folder in folders
+            [_dcmtk("storescu"), *_titles(server), "-R", "--max-pdu", "131072", "+sd", str(folder)]
+            for folder in folders
         ]
         return _timed(server, commands, len(instances), sent_bytes=sum(len(one.data) for one in instances))
 
@@ -73,12 +75,22 @@ def _getscu(server: Server, salt: int) -> Sample:
     with tempfile.TemporaryDirectory() as name:
         keys = ["-k", "0008,0052=SERIES", "-k", f"0020,000d={instances[0].study_instance_uid}"]
         keys += ["-k", f"0020,000e={instances[0].series_instance_uid}"]
-        command = ["getscu", "-S", *keys, "-od", name, "+B", "--max-pdu", "131072", *_titles(server)]
+        command = [_dcmtk("getscu"), "-S", *keys, "-od", name, "+B", "--max-pdu", "131072", *_titles(server)]
         sample = _timed(server, [command], len(instances), received_bytes=sum(len(one.data) for one in instances))
         found = len(list(Path(name).iterdir()))
         if found != len(instances):
             raise AssertionError(f"{server.name}: C-GET brought {found} of {len(instances)}")
         return sample
+
+
+def _dcmtk(program: str) -> str:
+    """pynetdicom has programs of the same names, in the environment that this runs in."""
+    ours = Path(sys.executable).parent
+    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != ours]
+    found = shutil.which(program, path=os.pathsep.join(others))
+    if found is None:
+        raise PeerMissing("dcmtk")
+    return found
 
 
 def _titles(server: Server) -> list[str]:

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 from litestar import Litestar, Request, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
@@ -18,11 +18,16 @@ import annotomy
 from annotomy.actor import Actor
 from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
+from annotomy.collaboration.live import LiveUpdates, live_updates
+from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
+from annotomy.http.admission import Admission
+from annotomy.http.egress import Egress
 from annotomy.http.middleware import request_context
 from annotomy.http.openapi import DocumentPlugin, document, document_30
+from annotomy.http.peer import Peer, address_of, peer_of
 from annotomy.http.problems import (
     failure_response,
     http_exception_response,
@@ -30,8 +35,10 @@ from annotomy.http.problems import (
     unreadable_text_response,
 )
 from annotomy.http.static_files import handlers as static_handlers
+from annotomy.identity.auth_routes import VIEWER_COOKIE
 from annotomy.identity.authenticate import Authenticator
-from annotomy.identity.routes import VIEWER_COOKIE
+from annotomy.identity.oidc import GroupRoles
+from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
 from annotomy.inference.routes import routers as inference_routers
@@ -46,6 +53,7 @@ from annotomy.ops.health import handlers as health_handlers
 from annotomy.ops.upkeep import upkeep
 from annotomy.projects.access import require_declared
 from annotomy.projects.access_routes import router as access_router
+from annotomy.projects.group_roles import set_group_roles
 from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.segmentations.routes import router as segmentations_router
@@ -65,6 +73,7 @@ API_ROUTERS: list[Any] = [
     segmentations_router,
     *inference_routers,
     audit_router,
+    events_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -124,12 +133,21 @@ def create_app_from_environment() -> Litestar:
 @asynccontextmanager
 async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
     """What one process keeps between requests, and what runs beside them."""
-    signer = await TokenSigner.load(services.db)
+    signer = await TokenSigner.load(services)
     app.state.signer = signer
-    app.state.authenticator = Authenticator(services, signer)
+    app.state.provider = Provider(services, Egress(services.settings.http.egress_allow))
+    app.state.authenticator = authenticator = Authenticator(services, signer)
     app.state.readiness = Readiness(services)
-    async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain):
-        yield
+    app.state.admission = Admission(services.settings.http.rate_limit)
+    listening = asyncio.create_task(authenticator.listening())
+    try:
+        async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain), live_updates(services) as live:
+            app.state.live = live
+            yield
+    finally:
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
 
 
 def _build(lifespan: Any, services: Any) -> Litestar:
@@ -143,7 +161,11 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "services": Provide(provide_services),
             "actor": Provide(_provide_actor),
             "signer": Provide(_provide_signer),
+            "peer": Provide(_provide_peer),
+            "provider": Provide(_provide_provider),
+            "group_roles": Provide(_provide_group_roles),
             "readiness": Provide(_provide_readiness),
+            "live": Provide(_provide_live),
         },
         exception_handlers={
             Problem: problem_response,
@@ -178,22 +200,40 @@ MAX_JSON_BYTES = 16 << 20
 """Bodies that are decoded in memory; uploads and STOW-RS stream and set limits of their own."""
 
 
-async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor:
+async def _provide_actor(request: Request[Any, Any, Any], state: State, services: NamedDependency[Services]) -> Actor:
     authenticator: Authenticator = state.authenticator
+    address = address_of(request, services.settings.http)
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        actor = await authenticator.from_credential(cookie)
+        actor = await authenticator.from_credential(cookie, address)
     else:
-        actor = await authenticator.from_header(header)
+        actor = await authenticator.from_header(header, address)
     request.state.actor = actor  # the audit reads it
     declared = str(request.route_handler.opt.get("permission", ""))
     require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
+    request.scope["state"]["until_answered"].enter_context(state.admission.admitted(actor.user_id))
     return actor
+
+
+async def _provide_peer(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Peer:
+    return peer_of(request, services.settings.http)
 
 
 async def _provide_signer(state: State) -> TokenSigner:
     return state.signer
+
+
+async def _provide_provider(state: State) -> Provider:
+    return state.provider
+
+
+async def _provide_group_roles() -> GroupRoles:
+    return set_group_roles
+
+
+async def _provide_live(state: State) -> LiveUpdates:
+    return state.live
 
 
 async def _provide_readiness(state: State) -> Readiness:

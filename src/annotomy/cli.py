@@ -16,6 +16,7 @@ from annotomy.db.private_server import PrivateServer, PrivateServerError
 from annotomy.demo.commands import demo_command
 from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
+from annotomy.identity.commands import add_commands as add_identity_commands
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.ops.commands import doctor_command
@@ -118,7 +119,7 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     async def create() -> None:
         db = await open_database(Settings.from_environment())
         try:
-            password_hash = await hash_password(password)
+            password_hash = await hash_password(password, username=name)
             async with db.write(SYSTEM) as tx:
                 await create_user(tx, username=name, password_hash=password_hash, is_admin=admin)
         finally:
@@ -139,7 +140,7 @@ def user_password(name: str, password_stdin: bool) -> None:
     password = sys.stdin.readline().rstrip("\n")
 
     async def change() -> None:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             password_hash = await hash_password(password)
             async with db.write(SYSTEM) as tx:
@@ -154,7 +155,12 @@ def user_password(name: str, password_stdin: bool) -> None:
 @main.command("api-key")
 @click.argument("action", type=click.Choice(["create"]))
 @click.option("--user", "username", required=True, help="Whose key.")
-@click.option("--scope", "scopes", multiple=True, help="Reserved for narrower keys; recorded with the key.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="Narrow the key: read, write, admin, or the name of a permission; repeatable.",
+)
 @click.option("--project", type=click.UUID, help="The only project that the key reaches.")
 def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID | None) -> None:
     """Issue an API key for a user and print only the key."""
@@ -169,7 +175,12 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
                     raise click.ClickException("There is no such user.")
                 tx.actor = Actor(user_id=row["id"], name=row["username"])
                 issued = await issue_api_key(
-                    tx, user_id=row["id"], name="command line", project_id=project, scopes=list(scopes), expires_at=None
+                    tx,
+                    user_id=row["id"],
+                    name="command line",
+                    project_id=project,
+                    scopes=scopes or None,
+                    expires_at=None,
                 )
                 return issued.key
         finally:
@@ -211,6 +222,9 @@ async def open_database(settings: Settings) -> Database:
     return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
 
 
+add_identity_commands(main, user, open_database)
+
+
 def database_url(settings: Settings) -> str:
     """The database that a command line works on: the configured one, or the private server that `serve` runs."""
     url = settings.database.url or PrivateServer(settings.data_dir).running_url()
@@ -219,7 +233,7 @@ def database_url(settings: Settings) -> str:
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
 
 
-main.add_command(peer_commands(lambda: database_url(Settings.from_environment())))
+main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 
 if __name__ == "__main__":

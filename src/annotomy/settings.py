@@ -3,9 +3,12 @@
 No other module reads the environment: they receive `Settings` through `Services`.
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import msgspec
 
@@ -24,6 +27,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_HTTP_PORT"""
     processes: int
     """ANNOTOMY_HTTP_PROCESSES: HTTP processes behind the one port; default: number of cores."""
+    public_url: str | None
+    """ANNOTOMY_PUBLIC_URL: address in browsers, as https://annotomy.example.org; links in mails, passkeys and OIDC need it anywhere but on localhost."""
+    trusted_proxies: tuple[str, ...]
+    """ANNOTOMY_TRUSTED_PROXIES: addresses or networks, separated by commas, whose X-Forwarded-For and -Proto are believed (none)."""
+    rate_limit: int
+    """ANNOTOMY_RATE_LIMIT: requests a second that each process answers to one user (2000); 0: no limit."""
+    egress_allow: tuple[str, ...]
+    """ANNOTOMY_EGRESS_ALLOW: host names, addresses or networks, separated by commas, that may be called although they are not public (none)."""
 
 
 class DimseSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +65,46 @@ class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_ADMIN_PASSWORD: their password; None: one is generated and printed once."""
 
 
+class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
+    secret: str | None
+    """ANNOTOMY_SECRET: at least 32 characters; encrypts signing keys and authenticator secrets in the database. None: they lie there in the clear."""
+    sign_up: bool
+    """ANNOTOMY_SIGN_UP=1: people may ask for an account, which an administrator approves (on); 0: only administrators make accounts."""
+    session_idle_minutes: int
+    """ANNOTOMY_SESSION_IDLE_MINUTES: a session that was not refreshed for so long is over (720)."""
+    session_days: int
+    """ANNOTOMY_SESSION_DAYS: the longest that a session lives, used or not (30)."""
+    step_up_minutes: int
+    """ANNOTOMY_STEP_UP_MINUTES: how long a proof of identity counts for keys, user administration and one's own security settings (10)."""
+    step_up_always: bool
+    """ANNOTOMY_STEP_UP_ALWAYS=1: that proof is demanded of everyone; by default only of who has a second factor (off)."""
+    smtp_url: str | None
+    """ANNOTOMY_SMTP_URL: smtps://user:password@host:465 or smtp://host:587 (STARTTLS where offered); None: mails are files in `outbox` of the data folder."""
+    mail_from: str
+    """ANNOTOMY_MAIL_FROM: the sender of mails."""
+
+
+class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
+    issuer: str | None
+    """ANNOTOMY_OIDC_ISSUER: the provider's issuer address; None: no sign-in with OpenID Connect."""
+    client_id: str
+    """ANNOTOMY_OIDC_CLIENT_ID: our client at the provider."""
+    client_secret: str | None
+    """ANNOTOMY_OIDC_CLIENT_SECRET: its secret; None for a public client."""
+    name: str
+    """ANNOTOMY_OIDC_NAME: what the button on the sign-in page calls the provider."""
+    scopes: str
+    """ANNOTOMY_OIDC_SCOPES: what is asked for (openid profile email)."""
+    groups_claim: str
+    """ANNOTOMY_OIDC_GROUPS_CLAIM: the claim of the ID token that lists a person's groups (groups)."""
+    admin_group: str | None
+    """ANNOTOMY_OIDC_ADMIN_GROUP: members are administrators, and who leaves it is none at the next sign-in; None: not decided by the provider."""
+    roles: tuple[tuple[str, str, str], ...]
+    """ANNOTOMY_OIDC_ROLES: group=project id:role, separated by commas; such members come and go with the group at each sign-in."""
+    auto_approve: bool
+    """ANNOTOMY_OIDC_AUTO_APPROVE=1: a first sign-in makes an active account; by default it waits for an administrator (off)."""
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     upload_bytes: int
     """ANNOTOMY_UPLOAD_LIMIT_BYTES: largest single upload (default 64 GiB); refused before its bytes are read."""
@@ -79,6 +130,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http: HttpSettings
     dimse: DimseSettings
     admin: AdminSettings
+    identity: IdentitySettings
+    oidc: OidcSettings
     limits: LimitSettings
     models: ModelSettings
     workers_inline: int
@@ -114,6 +167,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 host=env.get("ANNOTOMY_HTTP_HOST", "127.0.0.1"),
                 port=_whole(env, "ANNOTOMY_HTTP_PORT", 8000, low=0, high=65535),
                 processes=_whole(env, "ANNOTOMY_HTTP_PROCESSES", os.cpu_count() or 1, low=1, high=256),
+                public_url=_origin(env, "ANNOTOMY_PUBLIC_URL"),
+                trusted_proxies=_networks(env, "ANNOTOMY_TRUSTED_PROXIES"),
+                rate_limit=_whole(env, "ANNOTOMY_RATE_LIMIT", 2000, low=0, high=1_000_000),
+                egress_allow=_words(env, "ANNOTOMY_EGRESS_ALLOW"),
             ),
             dimse=DimseSettings(
                 host=env.get("ANNOTOMY_DIMSE_HOST", "127.0.0.1"),
@@ -129,6 +186,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             admin=AdminSettings(
                 username=env.get("ANNOTOMY_ADMIN_USERNAME", "admin"),
                 password=env.get("ANNOTOMY_ADMIN_PASSWORD") or None,
+            ),
+            identity=IdentitySettings(
+                secret=_secret(env, "ANNOTOMY_SECRET"),
+                sign_up=_flag(env, "ANNOTOMY_SIGN_UP", default="1"),
+                session_idle_minutes=_whole(env, "ANNOTOMY_SESSION_IDLE_MINUTES", 12 * 60, low=1, high=60 * 24 * 365),
+                session_days=_whole(env, "ANNOTOMY_SESSION_DAYS", 30, low=1, high=365),
+                step_up_minutes=_whole(env, "ANNOTOMY_STEP_UP_MINUTES", 10, low=1, high=60 * 24),
+                step_up_always=_flag(env, "ANNOTOMY_STEP_UP_ALWAYS"),
+                smtp_url=env.get("ANNOTOMY_SMTP_URL") or None,
+                mail_from=env.get("ANNOTOMY_MAIL_FROM") or "annotomy@localhost",
+            ),
+            oidc=OidcSettings(
+                issuer=env.get("ANNOTOMY_OIDC_ISSUER") or None,
+                client_id=env.get("ANNOTOMY_OIDC_CLIENT_ID", ""),
+                client_secret=env.get("ANNOTOMY_OIDC_CLIENT_SECRET") or None,
+                name=env.get("ANNOTOMY_OIDC_NAME") or "OpenID Connect",
+                scopes=env.get("ANNOTOMY_OIDC_SCOPES") or "openid profile email",
+                groups_claim=env.get("ANNOTOMY_OIDC_GROUPS_CLAIM") or "groups",
+                admin_group=env.get("ANNOTOMY_OIDC_ADMIN_GROUP") or None,
+                roles=_group_roles(env, "ANNOTOMY_OIDC_ROLES"),
+                auto_approve=_flag(env, "ANNOTOMY_OIDC_AUTO_APPROVE"),
             ),
             limits=LimitSettings(
                 upload_bytes=_whole(env, "ANNOTOMY_UPLOAD_LIMIT_BYTES", 64 << 30, low=1, high=1 << 60),
@@ -165,9 +243,9 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
     return Path(env[name]) if env.get(name) else None
 
 
-def _flag(env: Mapping[str, str], name: str) -> bool:
-    text = env.get(name, "0")
-    if text not in ("0", "1", ""):
+def _flag(env: Mapping[str, str], name: str, *, default: str = "0") -> bool:
+    text = env.get(name) or default
+    if text not in ("0", "1"):
         raise ValueError(f"{name} takes 0 or 1, not {text!r}")
     return text == "1"
 
@@ -176,6 +254,51 @@ def _language(env: Mapping[str, str]) -> str:
     names = ("ANNOTOMY_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set, as POSIX has it
     chosen = next((env[name] for name in names if env.get(name)), "en")
     return "ko" if chosen.lower().startswith("ko") else "en"
+
+
+def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in env.get(name, "").split(",") if word.strip())
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    words = _words(env, name)
+    for word in words:
+        try:
+            ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            raise ValueError(f"{name} takes addresses or networks separated by commas, not {word!r}") from None
+    return words
+
+
+def _origin(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name, "").rstrip("/")
+    if not text:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query or parts.fragment:
+        raise ValueError(f"{name} takes an address without a path, as https://annotomy.example.org, not {text!r}")
+    return text
+
+
+def _secret(env: Mapping[str, str], name: str) -> str | None:
+    text = env.get(name) or None
+    if text is not None and len(text) < 32:  # short secrets can be guessed from a stolen database
+        raise ValueError(f"{name} takes at least 32 characters")
+    return text
+
+
+def _group_roles(env: Mapping[str, str], name: str) -> tuple[tuple[str, str, str], ...]:
+    found: list[tuple[str, str, str]] = []
+    for word in _words(env, name):
+        group, is_given, rest = word.rpartition("=")
+        project, has_role, role = rest.partition(":")
+        try:
+            found.append((group, str(UUID(project)), role))
+        except ValueError:
+            is_given = ""
+        if not (group and is_given and has_role and role):
+            raise ValueError(f"{name} takes group=project id:role separated by commas, not {word!r}")
+    return tuple(found)
 
 
 def _ae_title(text: str) -> str:

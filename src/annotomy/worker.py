@@ -8,6 +8,7 @@ import structlog
 
 from annotomy.app import open_services
 from annotomy.dimse.commitment import REPORT
+from annotomy.identity import notices as identity
 from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
@@ -17,7 +18,7 @@ from annotomy.uploads.sweep import sweep_uploads
 
 log = structlog.get_logger(__name__)
 
-HANDLERS: list[HandlerSpec] = [INGEST, RUN_PREDICTION, REPORT]
+HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, INGEST, RUN_PREDICTION, REPORT]
 """In the order of the features."""
 
 SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads)]

@@ -18,13 +18,16 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
 from annotomy.http.openapi import document as described_api
-from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, holds
+from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, holds, in_scope
 from tests.access.archives import headers_only, invent_one
 from tests.support.application import Application
 
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
 """Besides permissions: without a credential; one's own things; any member of the project."""
 DECLARABLE = {ANYONE, OWN, MEMBER, *PERMISSIONS, *(re.sub(r"\.(own|all)$", "", name) for name in PERMISSIONS)}
+KEY_SCOPES = ("read", "write", "admin", "study.read", "annotation.edit.own")
+JOBS = "/api/v1/jobs"
+"""Machine work, which holds no patient data: an administrator sees and stops everybody's."""
 SECRETS = ("SECRETPATIENT", "SECRETPROJECT", "SECRETUSER")
 """Planted in what is not theirs: no answer to somebody outside may hold one."""
 
@@ -197,11 +200,36 @@ async def world(application: Application) -> AsyncIterator[World]:
     headers = owner | {"Tus-Resumable": "1.0.0", "Upload-Length": "5"}
     upload = await client.post("/api/v1/uploads/", headers=headers)
     assert upload.status_code == 201, upload.text
-    job = str(new_id())
+    for scope in KEY_SCOPES:
+        people[f"key {scope}"] = _bearer(await post("/api-keys", {"name": scope, "scopes": [scope]}))
+    elsewhere = (await post("/projects", {"name": "another of the owner's"}))["id"]
+    people["key of another project"] = _bearer(await post("/api-keys", {"name": "bound", "project_id": elsewhere}))
+    job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     async with services.db.write(SYSTEM) as tx:
         await tx.execute(
             "insert into jobs (id, kind, payload, asker_id, message) values ($1, 'none', '{}', $2, 'SECRETPROJECT')",
             UUID(job), UUID(user_ids["owner"]),
+        )  # fmt: skip
+        await tx.execute(
+            "insert into passkeys (id, user_id, credential_id, public_key, sign_count, name) values ($1, $2, '', '', 0, '')",
+            UUID(passkey), UUID(user_ids["owner"]),
+        )  # fmt: skip
+        session = await tx.fetchval("select id from sessions where user_id = $1 limit 1", UUID(user_ids["owner"]))
+        await tx.execute(
+            "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, label, created_by)"
+            " values ($1, $2, $3, $4, 'SECRETPROJECT', $5)",
+            UUID(segmentation), UUID(project), attributes["StudyInstanceUID"], attributes["SeriesInstanceUID"],
+            UUID(user_ids["owner"]),
+        )  # fmt: skip
+        await tx.execute(
+            "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps, created_by)"
+            " values ($1, 1, 'SECRETPROJECT', 'draft', '{1,1,1}', $2, $3)",
+            UUID(segmentation), [float(n % 5 == 0) for n in range(16)], UUID(user_ids["owner"]),
+        )  # fmt: skip
+        await tx.execute(
+            "insert into predictions (id, model, model_version, project_id, series_instance_uid, job_id, asked_by)"
+            " values ($1, 'SECRETPROJECT', '1', $2, $3, $4, $5)",
+            UUID(prediction), UUID(project), attributes["SeriesInstanceUID"], UUID(job), UUID(user_ids["owner"]),
         )  # fmt: skip
     yield World(
         ids={
@@ -221,10 +249,19 @@ async def world(application: Application) -> AsyncIterator[World]:
             "key_id": key,
             "upload_id": upload.headers["location"].rsplit("/", 1)[1],
             "job_id": job,
+            "segmentation_id": segmentation,
+            "prediction_id": prediction,
+            "version": "1",
+            "passkey_id": passkey,
+            "session_id": str(session),
         },
         people=people,
         user_ids=user_ids,
     )
+
+
+def _bearer(issued: dict[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {issued['key']}"}
 
 
 def _project_roles() -> list[str]:
@@ -233,7 +270,7 @@ def _project_roles() -> list[str]:
 
 def _absent(ids: dict[str, str]) -> dict[str, str]:
     """The same, of nothing that exists."""
-    words = {"frame_list", "action", "name", "role"}
+    words = {"frame_list", "action", "name", "role", "version"}
     return {
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())
         for name, value in ids.items()
@@ -256,6 +293,7 @@ async def test_nobody_gets_in_without_a_valid_credential(application: Applicatio
     await application.client.post(f"/api/v1/users/{me}/suspend", headers=world.people["admin"])
     application.app.state.authenticator._known.clear()  # what is remembered for some seconds
     forged = {"Authorization": suspended["Authorization"][:-2] + "xx"}
+    wrong: list[str] = []
     for one in operations(application):
         if one.declared == ANYONE:
             continue
@@ -267,77 +305,110 @@ async def test_nobody_gets_in_without_a_valid_credential(application: Applicatio
             {"Authorization": "Basic eDp5"},
         ):
             answer = await _call(application, one, headers, world.ids)
-            assert answer.status_code == 401, f"{one}: {answer.status_code} {answer.text[:200]}"
-            assert not any(secret in answer.text for secret in SECRETS), one
+            if answer.status_code != 401 or _leaks(answer):
+                wrong.append(f"{one}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("person", ["outsider", "expired", "admin"])
+@pytest.mark.parametrize("person", ["outsider", "expired", "admin", "key of another project"])
 async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
     application: Application, world: World, person: str
 ) -> None:
     """Also to the administrator of the installation, who holds no patient data."""
     headers, absent = world.people[person], _absent(world.ids)
+    administration = {"user.manage", "system.manage", "audit.read"} if person == "admin" else set[str]()
+    wrong: list[str] = []
     for one in operations(application):
-        if one.declared == ANYONE or (
-            person == "admin" and one.declared in ("user.manage", "system.manage", "audit.read")
-        ):
+        if one.declared == ANYONE or one.declared in administration:
             continue
+        if person == "admin" and one.path.startswith(JOBS):
+            continue
+        if person.startswith("key") and one.declared == OWN:
+            continue  # the owner's own; what a key may do to them is a matter of scopes
         theirs = await _call(application, one, headers, world.ids)
         nothing = await _call(application, one, headers, absent)
-        assert not any(secret in theirs.text for secret in SECRETS), f"{one} leaks"
-        assert theirs.status_code < 500, f"{one}: {theirs.text}"
-        if theirs.is_success:
-            assert not set(one.parameters) & world.ids.keys() - {"name", "action"}, (
-                f"{one} succeeds on what is not theirs"
-            )
-            assert nothing.is_success, one
-        else:
-            assert _same(theirs, world.ids) == _same(nothing, absent), one
+        named = set(one.parameters) - {"name", "action", "version"}
+        if _leaks(theirs):
+            wrong.append(f"{one} leaks: {theirs.text[:200]}")
+        empty_search = one.path.startswith("/dicom-web/") and theirs.text == nothing.text == "[]"
+        if theirs.is_success and (not nothing.is_success or (named and not empty_search)):
+            wrong.append(f"{one} succeeds on what is not theirs: {theirs.status_code}")
+        if theirs.status_code >= 500 or (not theirs.is_success and _same(theirs, world.ids) != _same(nothing, absent)):
+            wrong.append(f"{one}: {_same(theirs, world.ids)} is not {_same(nothing, absent)}")
+    assert not wrong, "\n".join(wrong)
     # Nothing came of all that: the owner still has everything.
     owner = world.people["owner"]
     for path in (
         f"projects/{world.ids['project_id']}",
         f"uploads/{world.ids['upload_id']}",
-        f"jobs/{world.ids['job_id']}",
+        f"segmentations/{world.ids['segmentation_id']}",
     ):
         assert (await application.client.get(f"/api/v1/{path}", headers=owner)).status_code == 200
+    job = (await application.client.get(f"/api/v1/jobs/{world.ids['job_id']}", headers=owner)).json()
+    assert job["state"] == "queued"
     [study] = (await application.client.get("/dicom-web/studies", headers=owner)).json()
     assert study["0020000D"]["Value"] == [world.ids["study_instance_uid"]]
 
 
 async def test_what_a_rule_hides_looks_as_if_it_did_not_exist(application: Application, world: World) -> None:
     headers = world.people["hidden"]
-    dicom = {"study_instance_uid", "series_instance_uid", "sop_instance_uid"}
+    hidden = {"study_instance_uid", "series_instance_uid", "sop_instance_uid", "segmentation_id", "prediction_id"}
     absent = _absent(world.ids) | {"project_id": world.ids["project_id"]}
+    wrong: list[str] = []
     named = 0
     for one in operations(application):
-        theirs = await _call(application, one, headers, world.ids) if one.declared != ANYONE else None
-        if theirs is None:
+        if one.declared == ANYONE:
             continue
-        assert "SECRETPATIENT" not in theirs.text, f"{one} leaks"
-        if dicom & set(one.parameters):
+        theirs = await _call(application, one, headers, world.ids)
+        if "SECRETPATIENT" in theirs.text:
+            wrong.append(f"{one} leaks: {theirs.text[:200]}")
+        if hidden & set(one.parameters):
             named += 1
             nothing = await _call(application, one, headers, absent)
-            assert _same(theirs, world.ids) == _same(nothing, absent), one
+            if _same(theirs, world.ids) != _same(nothing, absent):
+                wrong.append(f"{one}: {_same(theirs, world.ids)} is not {_same(nothing, absent)}")
+    assert not wrong, "\n".join(wrong)
     assert named >= 10
 
 
 async def test_each_role_is_refused_what_it_lacks(application: Application, world: World) -> None:
+    wrong: list[str] = []
     for role in _project_roles():
         held = ROLE_ENTRIES[role].permissions
         for one in operations(application):
-            if one.declared not in DECLARABLE - {ANYONE, OWN, MEMBER} or holds(held, one.declared):
+            if one.declared in {ANYONE, OWN, MEMBER} or holds(held, one.declared):
                 continue
             answer = await _call(application, one, world.people[role], world.ids)
-            assert answer.status_code in (400, 403, 404), f"{role}: {one}: {answer.status_code} {answer.text[:200]}"
-            if "project_id" in one.parameters and PERMISSIONS.get(one.declared, None):
-                assert answer.status_code == 403, f"{role}: {one}: {answer.text[:200]}"
-            if "study.read" not in held:
-                assert "SECRETPATIENT" not in answer.text, f"{role}: {one} leaks"
+            if one.declared == "study.store" and answer.is_success:
+                assert "project_id" not in one.parameters
+                continue  # no project was named: it went to the person's own inbox
+            asked_of_the_project = "project_id" in one.parameters
+            refused = (
+                answer.status_code == 403 if asked_of_the_project else answer.status_code in (400, 403, 404, 409, 415)
+            )
+            lists = one.method == "GET" and (answer.text == "[]" or (not one.parameters and not _leaks(answer)))
+            if not (refused or lists) or ("study.read" not in held and "SECRETPATIENT" in answer.text):
+                wrong.append(f"{role}: {one}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_a_key_is_refused_what_its_scopes_do_not_reach(application: Application, world: World) -> None:
+    """Keys of the project's administrator, who may do everything in it."""
+    wrong: list[str] = []
+    for scope in KEY_SCOPES:
+        for one in operations(application):
+            if one.declared in {ANYONE, OWN, MEMBER} or in_scope({scope}, one.declared):
+                continue
+            answer = await _call(application, one, world.people[f"key {scope}"], world.ids)
+            # What the form of the request refuses is refused before anybody is asked who they are.
+            if answer.status_code not in (400, 403) or _leaks(answer):
+                wrong.append(f"{scope}: {one}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
 
 
 async def test_each_role_gets_what_it_holds(application: Application, world: World) -> None:
     """Reading operations; each changing one is tested by its feature."""
+    wrong: list[str] = []
     for role in _project_roles():
         held = ROLE_ENTRIES[role].permissions
         for one in operations(application):
@@ -349,4 +420,10 @@ async def test_each_role_gets_what_it_holds(application: Application, world: Wor
                 answer = await _call(
                     application, one, world.people[role], world.ids | {"user_id": world.user_ids[role]}
                 )
-                assert answer.status_code == 200, f"{role}: {one}: {answer.text[:200]}"
+                if answer.status_code != 200:
+                    wrong.append(f"{role}: {one}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _leaks(answer: Any) -> bool:
+    return any(secret in answer.text for secret in SECRETS)

@@ -127,7 +127,8 @@ async def test_a_rule_that_ends_or_begins_shows_nothing_until_it_is_settled(appl
             await tx.execute(
                 f"update project_rules set {column} = now() - interval '1 second' where {column} is not null"
             )
-            await tx.execute("update audiences set good_until = now() where good_until is not null")
+            for table in ("audiences", "project_members"):
+                await tx.execute(f"update {table} set good_until = now() where good_until is not null")
         assert not await _sees(application, reader), "closed until decided anew"
         async with application.services.db.write(SYSTEM) as tx:
             await settle_due(tx)

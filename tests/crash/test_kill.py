@@ -30,6 +30,8 @@ FEW = [("server", 1), ("worker-1", 2), ("postmaster", 3)]
 MANY = [(target, seed) for target in ("server", "worker-1", "postmaster") for seed in range(100, 120)]
 TAKEN_OVER_S = 120
 """A job whose worker was killed begins again after its heartbeat timed out."""
+RUNS_AGAIN_S = 90
+"""What is killed again and again is started ever more slowly, at last after 30 s."""
 LATEST_POINT_S = 1.5
 TUS = {"Tus-Resumable": "1.0.0"}
 CHUNK_BYTES = 2 << 10
@@ -133,7 +135,8 @@ def kill_and_restart(serve: Serve, target: str) -> None:
     if target == "server":
         serve.start()
     else:
-        wait_until(lambda: serve.pid(target) != killed, f"{target} runs again")
+        pid_file = serve.data / "run" / f"{target}.pid"
+        wait_until(lambda: pid_file.exists() and serve.pid(target) != killed, f"{target} runs again", RUNS_AGAIN_S)
 
 
 def store(client: httpx.Client, serve: Serve, data: bytes) -> bool:

@@ -6,6 +6,7 @@ from click.testing import CliRunner, Result
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.query import Query, query
+from annotomy.db.engine import Database
 from annotomy.dimse.commands import peer_commands
 from annotomy.dimse.pdu import AssociateReject
 from annotomy.dimse.server import Listener
@@ -19,7 +20,10 @@ from tests.support.dicom_listener import in_thread, listening
 
 
 async def run(services: Services, *arguments: str) -> Result:
-    group = peer_commands(lambda: services.db.url)
+    async def open_database() -> Database:
+        return await Database.connect(services.db.url, pool_size=1, audit_key=services.db.audit_key)
+
+    group = peer_commands(open_database)
     return await in_thread(lambda: CliRunner().invoke(group, arguments))
 
 

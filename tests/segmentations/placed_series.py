@@ -13,7 +13,8 @@ from pydicom.uid import generate_uid
 
 from annotomy.actor import Actor
 from annotomy.archive.store import Incoming, store_instances
-from annotomy.projects.service import create_project, set_member
+from annotomy.projects.members import set_member
+from annotomy.projects.service import create_project
 from annotomy.segmentations.service import NewSegment
 from annotomy.services import Services
 from tests.support.application import Application

@@ -1,7 +1,9 @@
 """The DICOM listener in the test's own event loop, and what speaks to it: pynetdicom in threads, dcmtk as processes."""
 
 import asyncio
+import os
 import shutil
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,10 +60,14 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 
 async def dcmtk(program: str, *arguments: str, folder: Path | None = None) -> tuple[int, str]:
     """Exit status and output; skips the test where dcmtk is not installed."""
-    if shutil.which(program) is None:
+    # pynetdicom has programs of the same names, in the environment that the tests run in.
+    ours = Path(sys.executable).parent
+    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != ours]
+    found = shutil.which(program, path=os.pathsep.join(others))
+    if found is None:
         pytest.skip(f"{program} of dcmtk is not installed")
     process = await asyncio.create_subprocess_exec(
-        program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder
+        found, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder
     )
     out, _ = await process.communicate()
     return process.returncode or 0, out.decode("utf-8", "replace")

@@ -6,7 +6,7 @@ study; only then is anything reported as stored (architecture: transactions). St
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -115,7 +115,10 @@ async def write_derived(tx: WriteTx, project_id: UUID, kept: Kept) -> StoreOutco
 
     The caller has decided the right to make it: who may draw in a project need not be one who may store in it.
     """
-    [outcome] = (await _write_rows(tx, project_id, [kept])).values()
+    # Whose work a series shows decides who reads it: a blinded reader does not see the masks of others.
+    columns = kept.parsed.series_columns | {"owner_id": tx.actor.user_id}
+    owned = replace(kept, parsed=replace(kept.parsed, series_columns=columns))
+    [outcome] = (await _write_rows(tx, project_id, [owned])).values()
     if outcome.problem is not None:
         raise outcome.problem
     return outcome

@@ -14,12 +14,12 @@ RIGHTS = ("store", "query", "retrieve")
 T = TypeVar("T")
 
 
-def peer_commands(database_url: Callable[[], str]) -> click.Group:
-    """The group, over the database whose URL the command line finds."""
+def peer_commands(open_database: Callable[[], Awaitable[Database]]) -> click.Group:
+    """The group, over the database that the command line opens."""
 
     def work(operation: Callable[[WriteTx], Awaitable[T]]) -> T:
         async def run() -> T:
-            db = await Database.connect(database_url(), pool_size=1)
+            db = await open_database()
             try:
                 async with db.write(SYSTEM) as tx:
                     return await operation(tx)

@@ -14,7 +14,8 @@ PROBLEM_JSON = "application/problem+json"
 
 
 def problem_response(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
-    return _response(request, problem.to_json(), problem.status)
+    wait = problem.extras.get("retry_after_s")
+    return _response(request, problem.to_json(), problem.status, {"Retry-After": str(wait)} if wait else None)
 
 
 def http_exception_response(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -20,6 +20,7 @@ from pgqueuer.models import Job as Message
 from pgqueuer.models import Schedule as Occasion
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.db.engine import ReadTx
 from annotomy.jobs.handlers import Cancelled, Fenced, HandlerSpec, JobContext, Reject, Retry, Schedule
 from annotomy.jobs.queue import MAX_ATTEMPTS
 from annotomy.services import Services
@@ -107,14 +108,20 @@ async def _start(services: Services, job_id: UUID) -> tuple[JobContext, object] 
                 job_id, {"type": "urn:annotomy:problem:too-many-attempts", "detail": "Every attempt ended without a result."},
             )  # fmt: skip
             return None
-        user = await tx.fetchrow(
-            "select username, is_admin from users where id = $1 and state = 'active'", row["asker_id"]
-        )
-        if user is None:
+        asker = await _asker(tx, row["asker_id"])
+        if asker is None:
             await tx.execute("update jobs set state = 'cancelled', finished_at = now() where id = $1", job_id)
             return None
-    asker = Actor(user_id=row["asker_id"], name=user["username"], is_admin=user["is_admin"])
     return JobContext(services, job_id, asker, row["attempt"]), row["payload"]
+
+
+async def _asker(tx: ReadTx, asker_id: UUID) -> Actor | None:
+    """Who asked, with today's rights; None for somebody who is not active any more. The system asks for mails to people
+    who cannot sign in."""
+    if asker_id == SYSTEM.user_id:
+        return SYSTEM
+    user = await tx.fetchrow("select username, is_admin from users where id = $1 and state = 'active'", asker_id)
+    return Actor(user_id=asker_id, name=user["username"], is_admin=user["is_admin"]) if user else None
 
 
 async def _end(services: Services, context: JobContext, state: str, problem: object) -> None:

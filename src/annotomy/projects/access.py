@@ -10,10 +10,10 @@ from uuid import UUID
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, restricted
 from annotomy.errors import Forbidden, NotFound
-from annotomy.projects.roles import PERMISSION_NAMES, ROLES, Permission, holds, in_scope
+from annotomy.projects.roles import PERMISSION_NAMES, ROLES, SCOPE_NAMES, Permission, holds, in_scope
 
 __all__ = [
-    "ROLES", "Permission", "require", "require_declared", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
+    "ROLES", "SCOPE_NAMES", "Permission", "require", "require_declared", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
     "sees_study", "sight_of_study", "takeable_instances", "visible_instances", "visible_series", "visible_studies", "visible_target", "visible_work",
 ]  # fmt: skip
 

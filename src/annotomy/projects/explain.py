@@ -68,7 +68,8 @@ async def who_sees(tx: ReadTx, study_instance_uid: str, user_id: UUID | None) ->
     async with unrestricted(tx):
         study_id = await tx.fetchval("select id from studies where study_instance_uid = $1", study_instance_uid)
         members = await tx.fetch(
-            "select m.project_id, m.user_id, u.username, m.role, m.reads, m.ruled,"
+            "select m.project_id, m.user_id, u.username, m.role, m.reads,"
+            " exists (select from project_rules r where r.project_id = m.project_id) as ruled,"
             f" ({VALID}) as valid from project_members m join users u on u.id = m.user_id"
             " where m.project_id in (select ps.project_id from project_studies ps where ps.study_id = $1)"
             " and m.project_id in (select own.project_id from project_members own where own.user_id = $2"

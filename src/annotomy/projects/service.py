@@ -126,8 +126,8 @@ _FIND = (
 )
 
 _HOLD = (
-    "insert into project_studies (project_id, study_id, series_id, instance_id, added_by) values ($1, $2, $3, $4, $5)"
-    " on conflict (study_id, project_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing"
+    "insert into project_items (project_id, study_id, series_id, instance_id, added_by) values ($1, $2, $3, $4, $5)"
+    " on conflict (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing"
 )
 
 Part = tuple[int | None, int | None]
@@ -212,11 +212,11 @@ async def hold_instances(
 ) -> None:
     """As `hold_study`, of instances that somebody brought into a study which they do not hold themselves."""
     await tx.execute(
-        "insert into project_studies (project_id, study_id, series_id, instance_id, added_by)"
+        "insert into project_items (project_id, study_id, series_id, instance_id, added_by)"
         " select $1, $2, series_id, id, $4 from instances where study_id = $2 and sop_instance_uid = any($3)"
         " and not exists (select from project_studies ps where ps.project_id = $1 and ps.study_id = $2 and ps.instance_id is null"
         " and (ps.series_id is null or ps.series_id = instances.series_id))"
-        " on conflict (study_id, project_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing",
+        " on conflict (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing",
         project_id, study_id, sop_instance_uids, added_by,
     )  # fmt: skip
 

@@ -1,7 +1,9 @@
 """Rules become rows: what each audience of a ruled project sees is decided by SQL whenever rules, members or data change.
 
 An audience is the members of one project for whom the same rules hold: those of a role, or one person whom a rule names.
-The rules that hold for it compile to one predicate; its verdicts lie in `visible_items`, rolled up to whole series and whole
+A blinded member, whose role does not read the segmentations of others, is an audience of their own: series that show the work
+of others are hidden from them as by a rule, so that a DICOM query tells no more than the list of segmentations does.
+The rules that hold for it compile to one predicate; its verdicts lie in `project_items` beside what was assigned, rolled up to whole series and whole
 studies where nothing in them is hidden. Reads then join rows, as in a project without rules, and never evaluate a rule
 (docs/decisions/0007). Rules that begin or end are met by `good_until`: past it an audience sees nothing until it is settled.
 
@@ -118,18 +120,22 @@ async def lock_policy(tx: WriteTx, project_id: UUID) -> None:
 
 async def settle_project(tx: WriteTx, project_id: UUID, *, rules_changed: bool = False) -> None:
     """Gives every member their audience, and decides for audiences that are new - for all of them when rules changed."""
-    ruled: bool = await tx.fetchval("select exists (select from project_rules where project_id = $1)", project_id)
-    await tx.execute("update projects set ruled = $2 where id = $1 and ruled <> $2", project_id, ruled)
-    if not ruled:
-        await tx.execute("delete from audiences where project_id = $1", project_id)
-        return
-    fresh = await tx.fetch(_MAKE_AUDIENCES, project_id)
-    await tx.execute(_ASSIGN_AUDIENCES, project_id)
-    await tx.execute(
-        "delete from audiences a where a.project_id = $1"
-        " and not exists (select from project_members m where m.audience_id = a.id)",
+    ruled: bool = await tx.fetchval(
+        "select exists (select from project_rules where project_id = $1)"
+        " or exists (select from project_members where project_id = $1 and blinded)",
         project_id,
     )
+    await tx.execute("update projects set ruled = $2 where id = $1 and ruled <> $2", project_id, ruled)
+    fresh: list[Any] = []
+    if not ruled:
+        await tx.execute(
+            "update project_members set audience_id = 0, good_until = null where project_id = $1 and audience_id <> 0",
+            project_id,
+        )
+    else:
+        fresh = await tx.fetch(_MAKE_AUDIENCES, project_id)
+        await tx.execute(_ASSIGN_AUDIENCES, project_id)
+    await tx.execute(_DROP_AUDIENCES, project_id)
     audiences = await tx.fetch("select id, role, user_id from audiences where project_id = $1 order by id", project_id)
     new = {row["id"] for row in fresh}
     async with unrestricted(tx):
@@ -148,8 +154,7 @@ async def _settle_studies(tx: WriteTx, study_ids: list[int]) -> None:
     await tx.fetch("select from studies where id = any($1) order by id for no key update", study_ids)
     projects = await tx.fetch(
         "select pg_advisory_xact_lock_shared($2, hashtext(p.id::text)), p.id from projects p where p.id in ("
-        " select project_id from project_studies where study_id = any($1) union"
-        " select a.project_id from visible_items vi join audiences a on a.id = vi.audience_id where vi.study_id = any($1))"
+        " select project_id from project_items where study_id = any($1))"
         " order by p.id",
         study_ids, _LOCK_CLASS,
     )  # fmt: skip
@@ -173,19 +178,27 @@ async def settle_due(tx: WriteTx) -> int:
     return len(due)
 
 
-_MAKE_AUDIENCES = """
+_DROP_AUDIENCES = """
+with dropped as (
+  delete from audiences a where a.project_id = $1
+  and not exists (select from project_members m where m.project_id = $1 and m.audience_id = a.id) returning a.id)
+delete from project_items where project_id = $1 and audience_id in (select id from dropped)"""
+
+_ALONE = (
+    "case when m.blinded or exists (select from project_rules r where r.project_id = m.project_id and r.user_id = m.user_id)"
+    " then m.user_id end"
+)
+_MAKE_AUDIENCES = f"""
 insert into audiences (project_id, role, user_id)
-select distinct m.project_id, m.role, r.user_id from project_members m
-left join project_rules r on r.project_id = m.project_id and r.user_id = m.user_id
+select distinct m.project_id, m.role, {_ALONE} from project_members m
 where m.project_id = $1
 on conflict do nothing
 returning id"""
 
-_ASSIGN_AUDIENCES = """
-update project_members m set audience_id = a.id from audiences a
+_ASSIGN_AUDIENCES = f"""
+update project_members m set audience_id = a.id, good_until = a.good_until from audiences a
 where m.project_id = $1 and a.project_id = $1 and a.role = m.role
-  and a.user_id is not distinct from
-    (select r.user_id from project_rules r where r.project_id = $1 and r.user_id = m.user_id limit 1)
+  and a.user_id is not distinct from {_ALONE}
   and m.audience_id is distinct from a.id"""
 
 
@@ -207,16 +220,24 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     """Writes an audience's verdicts, about all that the project holds or about some studies."""
     rules = await rules_for(tx, project_id, role=audience["role"], user_id=audience["user_id"])
     await tx.execute(
-        "delete from visible_items where audience_id = $1 and ($2::bigint[] is null or study_id = any($2))",
-        audience["id"], study_ids,
+        "delete from project_items where project_id = $1 and audience_id = $2 and ($3::bigint[] is null or study_id = any($3))",
+        project_id, audience["id"], study_ids,
     )  # fmt: skip
     if study_ids is None:
         await tx.execute(
-            "update audiences set good_until = (select min(moment) from project_rules r,"
-            " unnest(array[r.valid_from, r.expires_at]) moment where r.project_id = $2 and moment > now()) where id = $1",
+            "with moment as (update audiences set good_until = (select min(moment) from project_rules r,"
+            " unnest(array[r.valid_from, r.expires_at]) moment where r.project_id = $2 and moment > now()) where id = $1"
+            " returning good_until)"
+            " update project_members set good_until = (select good_until from moment) where project_id = $2 and audience_id = $1",
             audience["id"], project_id,
         )  # fmt: skip
-    if not any(rule.effect == "ALLOW" for rule in rules):
+    kind = await tx.fetchrow(
+        "select exists (select from project_rules where project_id = $2) as has_rules,"
+        " exists (select from project_members where project_id = $2 and audience_id = $1 and blinded) as blinded",
+        audience["id"], project_id,
+    )  # fmt: skip
+    assert kind is not None
+    if kind["has_rules"] and not any(rule.effect == "ALLOW" for rule in rules):
         return
     parts = await tx.fetchrow(
         "select coalesce(bool_or(series_id is not null), false) as series, coalesce(bool_or(instance_id is not null), false)"
@@ -225,9 +246,13 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     )  # fmt: skip
     assert parts is not None
     finest = max((LEVELS.index(rule.level) for rule in rules), default=0)
-    finest = max(finest, 2 if parts["instances"] else 1 if parts["series"] else 0)
+    finest = max(finest, 2 if parts["instances"] else 1 if parts["series"] or kind["blinded"] else 0)
     values: list[Any] = [audience["id"], project_id, study_ids]
-    await tx.execute(_STATEMENTS[finest].replace("VERDICT", verdict(rules, values)), *values)
+    decision = verdict(rules, values) if kind["has_rules"] else "true"
+    if kind["blinded"]:
+        values.append(audience["user_id"])
+        decision = f"{decision} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    await tx.execute(_STATEMENTS[finest].replace("VERDICT", decision), *values)
 
 
 _HELD = (
@@ -240,15 +265,15 @@ _ASSIGNED = (
 )
 # One statement for each depth that rules or assignments reach: studies, series, instances.
 _STATEMENTS = (
-    f"insert into visible_items (audience_id, study_id) select $1::bigint, st.id from studies st where {_HELD} and VERDICT",
+    f"insert into project_items (audience_id, project_id, study_id) select $1::bigint, $2::uuid, st.id from studies st where {_HELD} and VERDICT",
     f"""
 with decided as (
   select st.id as study_id, se.id as series_id, {_ASSIGNED}) and VERDICT as seen
   from studies st join series se on se.study_id = st.id where {_HELD}),
 whole as (select study_id from decided group by study_id having bool_and(seen))
-insert into visible_items (audience_id, study_id, series_id)
-select $1::bigint, study_id, null::bigint from whole
-union all select $1::bigint, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
+insert into project_items (audience_id, project_id, study_id, series_id)
+select $1::bigint, $2::uuid, study_id, null::bigint from whole
+union all select $1::bigint, $2::uuid, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
     f"""
 with decided as materialized (
   select st.id as study_id, se.id as series_id, i.id as instance_id,
@@ -257,9 +282,9 @@ with decided as materialized (
 whole_studies as (select study_id from decided group by study_id having bool_and(seen)),
 whole_series as (select study_id, series_id from decided where study_id not in (select study_id from whole_studies)
                  group by study_id, series_id having bool_and(seen))
-insert into visible_items (audience_id, study_id, series_id, instance_id)
-select $1::bigint, study_id, null::bigint, null::bigint from whole_studies
-union all select $1::bigint, study_id, series_id, null::bigint from whole_series
-union all select $1::bigint, d.study_id, d.series_id, d.instance_id from decided d where d.seen
+insert into project_items (audience_id, project_id, study_id, series_id, instance_id)
+select $1::bigint, $2::uuid, study_id, null::bigint, null::bigint from whole_studies
+union all select $1::bigint, $2::uuid, study_id, series_id, null::bigint from whole_series
+union all select $1::bigint, $2::uuid, d.study_id, d.series_id, d.instance_id from decided d where d.seen
   and d.study_id not in (select study_id from whole_studies) and d.series_id not in (select series_id from whole_series)""",
 )

@@ -13,7 +13,7 @@ from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import NotFound, PreconditionFailed
 from annotomy.events import Event, emit
-from annotomy.projects.access import Permission, require
+from annotomy.projects.access import Permission, require, require_own_or_all
 from annotomy.segmentations import query
 from annotomy.segmentations.body import decode
 from annotomy.segmentations.bricks import Brick, BrickKey
@@ -117,9 +117,9 @@ async def change_segmentation(
         permission = TRANSITIONS.get((row["state"], target))
         if permission is None:
             raise SegmentationState(f"A segmentation that is {row['state']} does not become {target}.")
-        await require(tx, tx.actor, permission, row["project_id"])
+        await _require_transition(tx, permission, row)
     if label is not None and label != row["label"]:
-        await require(tx, tx.actor, Permission.SEGMENTATION_WRITE, row["project_id"])
+        await _require_edit(tx, row)
         _require_state(row)
     if target == row["state"] and label in (None, row["label"]):
         await require(tx, tx.actor, Permission.SEGMENTATION_WRITE, row["project_id"])
@@ -133,9 +133,24 @@ async def change_segmentation(
 async def _editable(tx: ReadTx, segmentation_id: UUID, base_version: int) -> Row:
     """The present version, which must be the one that the asker read, in a state where masks change."""
     row = await _locked(tx, segmentation_id, base_version)
-    await require(tx, tx.actor, Permission.SEGMENTATION_WRITE, row["project_id"])
+    await _require_edit(tx, row)
     _require_state(row)
     return row
+
+
+async def _require_edit(tx: ReadTx, row: Row) -> None:
+    """One's own or everybody's, as the role says. A proposal is nobody's yet: who may draw may take it up."""
+    if row["state"] == "proposal":
+        await require(tx, tx.actor, Permission.SEGMENTATION_WRITE, row["project_id"])
+    else:
+        await require_own_or_all(tx, tx.actor, "segmentation.edit", row["project_id"], row["created_by"])
+
+
+async def _require_transition(tx: ReadTx, permission: Permission, row: Row) -> None:
+    if permission is Permission.SEGMENTATION_WRITE:
+        await _require_edit(tx, row)
+    else:
+        await require(tx, tx.actor, permission, row["project_id"])
 
 
 def _require_state(row: Row) -> None:

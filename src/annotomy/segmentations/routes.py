@@ -168,7 +168,12 @@ class ImportForm(msgspec.Struct):
     """DICOM SEG, NIfTI, NRRD, or a ZIP of PNG slices."""
 
 
-@post("/", operation_id="ImportSegmentation", request_max_body_size=MAX_IMPORT_BYTES)
+@post(
+    "/",
+    operation_id="ImportSegmentation",
+    opt={"permission": "segmentation.write"},
+    request_max_body_size=MAX_IMPORT_BYTES,
+)
 async def import_segmentation(
     data: MultipartBody[ImportForm], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
@@ -190,7 +195,7 @@ async def import_segmentation(
     return await _answer(services, actor, made, status_code=201)
 
 
-@post("/from-archive", operation_id="ImportSegmentationFromArchive")
+@post("/from-archive", operation_id="ImportSegmentationFromArchive", opt={"permission": "segmentation.write"})
 async def import_from_archive(
     data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
@@ -201,7 +206,7 @@ async def import_from_archive(
     return await _answer(services, actor, made, status_code=201)
 
 
-@patch("/{segmentation_id:uuid}", operation_id="ChangeSegmentation")
+@patch("/{segmentation_id:uuid}", operation_id="ChangeSegmentation", opt={"permission": "segmentation.write"})
 async def change_segmentation(
     segmentation_id: FromPath[UUID],
     data: JSONBody[ChangedSegmentation],
@@ -218,7 +223,12 @@ async def change_segmentation(
     return await _answer(services, actor, segmentation_id)
 
 
-@post("/{segmentation_id:uuid}/versions", operation_id="SaveMasks", request_max_body_size=MAX_MASK_BYTES)
+@post(
+    "/{segmentation_id:uuid}/versions",
+    operation_id="SaveMasks",
+    opt={"permission": "segmentation.write"},
+    request_max_body_size=MAX_MASK_BYTES,
+)
 async def save_masks(
     segmentation_id: FromPath[UUID],
     request: Request[Any, Any, Any],
@@ -236,7 +246,12 @@ async def save_masks(
     return await _answer(services, actor, segmentation_id, status_code=201)
 
 
-@post("/{segmentation_id:uuid}/restore", operation_id="RestoreSegmentationVersion", status_code=201)
+@post(
+    "/{segmentation_id:uuid}/restore",
+    operation_id="RestoreSegmentationVersion",
+    opt={"permission": "segmentation.write"},
+    status_code=201,
+)
 async def restore(
     segmentation_id: FromPath[UUID],
     data: JSONBody[RestoredVersion],

@@ -25,7 +25,8 @@ create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
 create table events (
-  seq bigint generated always as identity primary key,
+  id bigint generated always as identity primary key, -- in the order of insertion, which is not that of commit
+  seq bigint unique,                           -- position in the feed, given after the commit: a reader never misses one
   type text not null,
   at timestamptz not null default now(),
   actor_id uuid not null,
@@ -33,9 +34,13 @@ create table events (
   project_id uuid,
   object_kind text not null,
   object_id text not null,
+  study_instance_uid text collate "C",         -- what the event hangs on: who does not see it does not see the event
+  series_instance_uid text collate "C",
   data jsonb not null default '{}'
 );
+create index events_unnumbered on events (id) where seq is null;
 create index events_of_project on events (project_id, seq);
+create index events_of_actor on events (actor_id, seq);
 create index events_of_object on events (object_kind, object_id, seq);
 
 -- audit (docs/explanation/audit.md) ------------------------------------------------------------------------------------
@@ -102,6 +107,7 @@ create table users (
   email text,
   display_name text not null default '',
   password_hash text,
+  password_changed_at timestamptz,
   state text not null default 'active' check (state in ('pending', 'active', 'suspended', 'deleted')),
   is_admin boolean not null default false,
   is_service boolean not null default false,
@@ -109,37 +115,100 @@ create table users (
   version integer not null default 1
 );
 create unique index users_username on users (lower(username));
-create table sessions (
+create index users_email on users (lower(email));
+create table sessions (                        -- one sign-in on one device: the family of its refresh tokens
   id uuid primary key,
   user_id uuid not null references users,
-  client text not null default '',
+  client text not null default '',             -- User-Agent, shortened
+  address text not null default '',
+  methods text[] not null default '{}',        -- how it was proven (RFC 8176 words): pwd, otp, hwk, mfa, fed
+  authenticated_at timestamptz not null default now(), -- the last proof, moved by step-up
   created_at timestamptz not null default now(),
   last_used_at timestamptz not null default now(),
-  expires_at timestamptz not null,
-  revoked_at timestamptz
+  expires_at timestamptz not null,             -- the absolute limit; the idle limit counts from last_used_at
+  revoked_at timestamptz,
+  revoked_why text
 );
 create index sessions_of_user on sessions (user_id);
 create table refresh_tokens (
-  hash bytea primary key,
+  hash bytea primary key,                      -- SHA-256 of the token
   session_id uuid not null references sessions on delete cascade,
+  parent bytea unique references refresh_tokens, -- unique: a token has one child at most, whatever the code does
   created_at timestamptz not null default now(),
+  used_at timestamptz,
+  child_salt bytea                             -- child = HMAC(this token, salt); forgotten when the child is used
+);
+create index refresh_tokens_of_session on refresh_tokens (session_id);
+create table totp_factors (
+  user_id uuid primary key references users,
+  secret bytea not null,                       -- sealed (identity/seal.py)
+  confirmed_at timestamptz,
+  last_step bigint not null default 0,         -- the newest time step whose code was taken: each code serves once
+  created_at timestamptz not null default now()
+);
+create table recovery_codes (
+  user_id uuid not null references users,
+  hash bytea not null,
+  used_at timestamptz,
+  primary key (user_id, hash)
+);
+create table passkeys (
+  id uuid primary key,
+  user_id uuid not null references users,
+  credential_id bytea not null unique,
+  public_key bytea not null,                   -- COSE
+  sign_count bigint not null,
+  name text not null,
+  created_at timestamptz not null default now(),
+  last_used_at timestamptz
+);
+create index passkeys_of_user on passkeys (user_id);
+create table consumed_transactions (           -- signed transactions of sign-in and enrolment that were used
+  jti text primary key,
+  expires_at timestamptz not null
+);
+create table password_resets (
+  hash bytea primary key,
+  user_id uuid not null references users,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
   used_at timestamptz
+);
+create table attempts (                        -- of names that exist and of names that do not, alike
+  kind text not null,
+  subject bytea not null,                      -- hash of what is counted: a name and an address, an address
+  count integer not null,
+  last_at timestamptz not null,
+  blocked_until timestamptz,
+  primary key (kind, subject)
+);
+create table external_identities (
+  issuer text not null,
+  subject text not null,
+  user_id uuid not null references users,
+  created_at timestamptz not null default now(),
+  last_used_at timestamptz,
+  primary key (issuer, subject)
 );
 create table api_keys (
   id uuid primary key,
+  handle text collate "C" not null unique,     -- the middle part of the key: names it without opening anything
   user_id uuid not null references users,
   name text not null,
-  hash bytea not null unique,
-  scopes text[] not null default '{}',
+  hash bytea not null,
+  scopes text[],                               -- null: all that its user may do
   project_id uuid,
+  addresses cidr[] not null default '{}',      -- empty: from anywhere
   created_at timestamptz not null default now(),
   last_used_at timestamptz,
   expires_at timestamptz,
   revoked_at timestamptz
 );
+create index api_keys_of_user on api_keys (user_id);
 create table signing_keys (
   kid text primary key,
-  private_jwk jsonb not null,
+  private_key bytea not null,                  -- JWK, sealed (identity/seal.py)
+  public_jwk jsonb not null,
   created_at timestamptz not null default now(),
   retired_at timestamptz
 );
@@ -150,7 +219,7 @@ create table projects (
   name text not null,
   description text not null default '',
   inbox_of uuid unique references users,       -- the personal inbox of this user, else null
-  ruled boolean not null default false,        -- has rules: members see what their audience sees, not what is assigned
+  ruled boolean not null default false,        -- has rules or blinded members: who sees what is decided for each audience
   created_by uuid not null,
   created_at timestamptz not null default now(),
   version integer not null default 1,
@@ -217,9 +286,11 @@ create table project_members (
   role text not null,
   permissions text[] not null,                 -- of the role, kept here: a check is one row
   reads boolean generated always as ('study.read' = any (permissions)) stored,
+  blinded boolean generated always as ('study.read' = any (permissions) and 'segmentation.read.all' <> all (permissions)) stored,
   via_group uuid references groups on delete cascade, -- null: a membership of one's own, which decides before any group's
   ruled boolean not null,                      -- the project's, held in step by the foreign key
-  audience_id bigint references audiences on delete set null,
+  audience_id bigint not null default 0,       -- 0: sees what is assigned, in a project that is not ruled
+  good_until timestamptz,                      -- the audience's
   created_at timestamptz not null default now(),
   valid_from timestamptz,
   expires_at timestamptz,
@@ -297,6 +368,7 @@ create table series (
   instance_count integer not null default 0,
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',
+  owner_id uuid,                               -- whose work it shows (a segmentation); null: nobody's, as images
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
@@ -328,26 +400,22 @@ create table instance_headers (
   header bytea not null,                       -- zstd of the file's bytes before the pixel data element
   frames bytea not null                        -- little-endian uint64 pairs (offset, length) in the blob, one for each frame
 );
-create table project_studies (                 -- what a project holds: whole studies, series or single instances
+create table project_items (                   -- what a project holds, and what each audience of a ruled project sees of it
   project_id uuid not null references projects on delete cascade,
+  audience_id bigint not null default 0,       -- 0: assigned by somebody; else what was decided for that audience
   study_id bigint not null references studies on delete cascade,
   series_id bigint references series on delete cascade,       -- null: the whole study
   instance_id bigint references instances on delete cascade,  -- null: the whole series
-  added_by uuid not null,
+  added_by uuid,
   added_at timestamptz not null default now()
 );
-create unique index project_studies_one on project_studies (study_id, project_id, coalesce(series_id, 0), coalesce(instance_id, 0));
-create index project_studies_of_project on project_studies (project_id, study_id);
-create index project_studies_of_series on project_studies (series_id) where series_id is not null;
-create index project_studies_of_instance on project_studies (instance_id) where instance_id is not null;
-create table visible_items (                   -- what an audience sees, decided from the rules whenever rules or data change
-  audience_id bigint not null references audiences on delete cascade,
-  study_id bigint not null references studies on delete cascade,
-  series_id bigint,                            -- null: the whole study
-  instance_id bigint                           -- null: the whole series
-);
-create index visible_items_of_study on visible_items (study_id, audience_id);
-create index visible_items_of_audience on visible_items (audience_id, study_id);
+create unique index project_items_one
+  on project_items (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0));
+create index project_items_of_audience on project_items (project_id, audience_id, study_id);
+create index project_items_of_series on project_items (series_id) where series_id is not null;
+create index project_items_of_instance on project_items (instance_id) where instance_id is not null;
+create view project_studies as                 -- the assignments alone; writable
+  select project_id, study_id, series_id, instance_id, added_by, added_at from project_items where audience_id = 0;
 
 -- uploads ------------------------------------------------------------------------------------------------------------
 create table study_manifests (
@@ -543,35 +611,27 @@ create table dimse_peers (
 -- One row is a study, a series or an instance that the actor sees, through one project. app.actor and app.project are set by
 -- each transaction. The nil UUID is the system itself (jobs and the store operation, which decided rights before).
 -- app.project narrows a credential that is bound to one project.
+-- In a ruled project a member without an audience sees nothing, as does one whose audience has to be decided anew.
 create view visibility as
-  select ps.study_id, ps.series_id, ps.instance_id, ps.project_id
-  from project_studies ps
-  join project_members m using (project_id)
+  select pi.study_id, pi.series_id, pi.instance_id, pi.project_id
+  from project_items pi
+  join project_members m on m.project_id = pi.project_id and m.audience_id = pi.audience_id
   where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-    and m.reads and not m.ruled
+    and m.reads and m.ruled = (m.audience_id <> 0)
     and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
+    and (m.good_until is null or m.good_until > now())
     and ((select nullif(current_setting('app.project', true), '')) is null
-         or ps.project_id = (select nullif(current_setting('app.project', true), '')::uuid))
-  union all
-  select vi.study_id, vi.series_id, vi.instance_id, m.project_id
-  from visible_items vi
-  join audiences a on a.id = vi.audience_id
-  join project_members m on m.audience_id = vi.audience_id
-  where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-    and m.reads and m.ruled
-    and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
-    and (a.good_until is null or a.good_until > now())
-    and ((select nullif(current_setting('app.project', true), '')) is null
-         or m.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
+         or pi.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
 alter table series force row level security;
 alter table instances enable row level security;
 alter table instances force row level security;
+-- The second, implied comparison keeps the planner from gathering all that the actor sees into a hash for a page of 100.
 create policy visible on studies using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from visibility v where v.study_id = studies.id));
+  or exists (select from visibility v where v.study_id = studies.id and v.study_id <= studies.id));
 create policy visible on series using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
   or exists (select from visibility v where v.study_id = series.study_id
