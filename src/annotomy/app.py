@@ -15,7 +15,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
-from annotomy.annotations.routes import router as annotations_router
+from annotomy.annotations.routers import ROUTERS as ANNOTATION_ROUTERS
 from annotomy.blobs.filesystem import FilesystemBlobStore
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
@@ -36,7 +36,7 @@ from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [jobs_router, identity_router, projects_router, uploads_router, annotations_router]
+API_ROUTERS: list[Router] = [jobs_router, identity_router, projects_router, uploads_router, *ANNOTATION_ROUTERS]
 """Everything under /api/v1, in the order of the features."""
 
 OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]

@@ -3,6 +3,7 @@
 Each opens a read transaction to check, measures outside of any, and writes in one more.
 """
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,6 @@ import msgspec
 from annotomy.actor import Actor
 from annotomy.annotations import rows, service
 from annotomy.annotations.errors import InvalidAnnotation
-from annotomy.annotations.frames import Image
 from annotomy.annotations.prepare import Prepared, complete, image_of, prepare_content, prepare_new
 from annotomy.annotations.rights import Action
 from annotomy.annotations.schemas import MAX_WHY, Annotation, NewAnnotation
@@ -29,8 +29,8 @@ async def create_annotation(
         known = await replay(tx, asked)
         if known is not None:
             return known
-        prepared, image = await prepare_new(tx, new)
-    prepared = await complete(services, prepared, image)
+        prepared = await prepare_new(tx, new)
+    prepared = await complete(services, prepared)
     async with services.db.write(actor) as tx:
         known = await claim(tx, asked)
         if known is not None:
@@ -56,9 +56,8 @@ async def edit_annotation(
         known = await replay(tx, asked)
         if known is not None:
             return known
-        prepared, image = await prepare_edit(tx, annotation_id, patch, expected_version=expected_version)
-    if image is not None:
-        prepared = await complete(services, prepared, image)
+        prepared = await prepare_edit(tx, annotation_id, patch, expected_version=expected_version)
+    prepared = await complete(services, prepared)
     async with services.db.write(actor) as tx:
         known = await claim(tx, asked)
         if known is not None:
@@ -83,10 +82,8 @@ def split_patch(patch: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return why, patch
 
 
-async def prepare_edit(
-    tx: ReadTx, annotation_id: UUID, patch: dict[str, Any], *, expected_version: int
-) -> tuple[Prepared, Image | None]:
-    """The image only where the shape changed: what was measured stays with a shape that stays."""
+async def prepare_edit(tx: ReadTx, annotation_id: UUID, patch: dict[str, Any], *, expected_version: int) -> Prepared:
+    """What was measured stays with a shape that stays."""
     standing = await service.stand(tx, annotation_id, Action.EDIT, lock=False)
     await service.require_version(tx, standing, expected_version, patch)
     before = standing.prepared
@@ -96,9 +93,8 @@ async def prepare_edit(
         raise InvalidAnnotation(f"The annotation would not be valid: {error}", field="") from error
     prepared = await prepare_content(tx, standing.target, content, before=before.content)
     if prepared.content.geometry == before.content.geometry:
-        return prepared.measured_as(before), None
-    image = await image_of(tx, standing.target)
-    return (prepared, image) if image is not None else (prepared.measured_alone(), None)
+        return prepared.measured_as(before)
+    return replace(prepared, image=await image_of(tx, standing.target))
 
 
 def answer_of(made: Annotation, status: int, headers: dict[str, str] | None = None) -> Answer:

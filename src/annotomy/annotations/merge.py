@@ -28,8 +28,9 @@ def apply_patch(target: Any, patch: Any) -> Any:
 def members(content: Content) -> dict[str, Any]:
     """The editable members by path; each attribute is one of its own."""
     found = {name: content.get(name) for name in EDITABLE if name not in ("attributes", "measurements")}
+    found["description"] = content.get("description") or None
     # What the server measured follows from the geometry: nobody edits it.
-    found["measurements"] = [one for one in content.get("measurements") or [] if one.get("source") != "server"]
+    found["measurements"] = [one for one in content.get("measurements") or () if one.get("source") != "server"]
     for name, value in (content.get("attributes") or {}).items():
         found[f"attributes.{name}"] = value
     return found
@@ -37,7 +38,7 @@ def members(content: Content) -> dict[str, Any]:
 
 def changed_members(before: Content, after: Content) -> list[str]:
     old, new = members(before), members(after)
-    return [name for name in {**old, **new} if (old.get(name) or None) != (new.get(name) or None)]
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 def difference(before: Content, after: Content) -> list[dict[str, Any]]:

@@ -31,25 +31,28 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A content that may be written. `measurements` holds the server's own, then those that the client reported."""
+    """A content that may be written once it is measured. `measurements` holds the server's own, then the reported ones."""
 
     target: Target
     content: Content
     mapped_geometry: Geometry | None = None
     measurements: tuple[Measurement, ...] = ()
+    image: Image | None = None
+    """What it lies on, where the archive holds it."""
+    is_measured: bool = False
 
     def measured_as(self, before: "Prepared") -> "Prepared":
         """With what was measured before on the same shape."""
         kept = tuple(one for one in before.measurements if one.source == "server")
-        return replace(self, mapped_geometry=before.mapped_geometry, measurements=(*kept, *self.content.measurements))
+        return replace(
+            self,
+            mapped_geometry=before.mapped_geometry,
+            measurements=(*kept, *self.content.measurements),
+            is_measured=True,
+        )
 
-    def measured_alone(self) -> "Prepared":
-        """With what the shape tells without any image."""
-        measured = measure(self.content.geometry, None, None, None)
-        return replace(self, measurements=(*measured, *self.content.measurements))
 
-
-async def prepare_new(tx: ReadTx, new: NewAnnotation) -> tuple[Prepared, Image | None]:
+async def prepare_new(tx: ReadTx, new: NewAnnotation) -> Prepared:
     """Rights, target and content checked. Raises NotFound, Forbidden, InvalidAnnotation and what they are told by."""
     await rights.require_right(tx, rights.Action.CREATE, new.project_id)
     target, image = await _bind(tx, new)
@@ -61,7 +64,7 @@ async def prepare_new(tx: ReadTx, new: NewAnnotation) -> tuple[Prepared, Image |
         measurements=new.measurements,
         description=new.description,
     )
-    return await prepare_content(tx, target, content), image
+    return replace(await prepare_content(tx, target, content), image=image)
 
 
 async def image_of(tx: ReadTx, target: Target) -> Image | None:
@@ -82,9 +85,11 @@ async def prepare_content(tx: ReadTx, target: Target, content: Content, *, befor
     return Prepared(target, msgspec.structs.replace(content, geometry=geometry, label=label, measurements=reported))
 
 
-async def complete(services: Services, prepared: Prepared, image: Image | None) -> Prepared:
+async def complete(services: Services, prepared: Prepared) -> Prepared:
     """With the shape in the other space and the server's measurements. Reads pixels; not for a transaction."""
-    geometry = prepared.content.geometry
+    if prepared.is_measured:
+        return prepared
+    geometry, image = prepared.content.geometry, prepared.image
     mapped = frame = pixels = None
     if image is not None and geometry.type != "none" and geometry.type not in ONLY_PATIENT:
         frame_index = (prepared.target.frame_number or 1) - 1
@@ -93,7 +98,12 @@ async def complete(services: Services, prepared: Prepared, image: Image | None) 
         if geometry.is_region or geometry.type in ("point", "probe"):
             pixels = await frame_pixels(services, image, frame_index)
     measured = measure(geometry, mapped, frame, pixels)
-    return replace(prepared, mapped_geometry=mapped, measurements=(*measured, *prepared.content.measurements))
+    return replace(
+        prepared,
+        mapped_geometry=mapped,
+        measurements=(*measured, *prepared.content.measurements),
+        is_measured=True,
+    )
 
 
 async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
