@@ -14,8 +14,9 @@ from annotomy.annotations import service
 from annotomy.annotations.annotate import prepare_edit, split_patch
 from annotomy.annotations.errors import BatchRefused
 from annotomy.annotations.prepare import Prepared, complete, prepare_new
+from annotomy.annotations.rights import Action, require_right
 from annotomy.annotations.schemas import Annotation, NewAnnotation, Why
-from annotomy.db.engine import WriteTx
+from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import Problem
 from annotomy.http.idempotency import Answer, Keyed, claim, remember, replay
 from annotomy.services import Services
@@ -94,6 +95,46 @@ async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, 
         one if isinstance(one, Problem) else _creation(one, new) for one, new in zip(measured, batch.items, strict=True)
     ]
     return await _write_all(services, actor, writes, atomic=batch.atomic, status=201, asked=asked)
+
+
+async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation]) -> list[Result]:
+    """Create by import: what the study has under the same tracking UID already answers 200 and stays as it is."""
+    outcomes: list[Prepared | Problem | Result] = []
+    async with services.db.read(actor) as tx:
+        for new in news:
+            try:
+                known = await _tracked(tx, new)
+                outcomes.append(await prepare_new(tx, new) if known is None else known)
+            except Problem as problem:
+                outcomes.append(problem)
+    measured = [one if isinstance(one, Result) else await _measured(services, one) for one in outcomes]
+    results: list[Result] = []
+    made: dict[tuple[str, str], Result] = {}
+    async with services.db.write(actor) as tx:
+        for one, new in zip(measured, news, strict=True):
+            if isinstance(one, Result):
+                results.append(one)
+            elif isinstance(one, Problem):
+                results.append(_result(one, 0))
+            elif (new.study_instance_uid, new.tracking_uid or "") in made:
+                results.append(made[new.study_instance_uid, new.tracking_uid or ""])
+            else:
+                created = await service.create(tx, one, tracking_uid=new.tracking_uid, action="import")
+                results.append(_result(created, 201))
+                if new.tracking_uid:
+                    made[new.study_instance_uid, new.tracking_uid] = Result(200, id=created.id, version=1)
+    return results
+
+
+async def _tracked(tx: ReadTx, new: NewAnnotation) -> Result | None:
+    if new.tracking_uid is None:
+        return None
+    await require_right(tx, Action.CREATE, new.project_id)
+    row = await tx.fetchrow(
+        "select id, version from annotations where study_instance_uid = $1 and project_id = $2 and tracking_uid = $3 limit 1",
+        new.study_instance_uid, new.project_id, new.tracking_uid,
+    )  # fmt: skip
+    return None if row is None else Result(200, id=row["id"], version=row["version"])
 
 
 async def edit_batch(services: Services, actor: Actor, batch: EditBatch, *, asked: Keyed | None) -> Answer:
