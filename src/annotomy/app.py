@@ -15,7 +15,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
-from annotomy.annotations.routers import ROUTERS as ANNOTATION_ROUTERS
+from annotomy.annotations import batch_routes, draft_routes, exchange_routes, label_routes, list_routes
+from annotomy.annotations.routes import router as annotations_router
 from annotomy.blobs.filesystem import FilesystemBlobStore
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
@@ -36,7 +37,19 @@ from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [jobs_router, identity_router, projects_router, uploads_router, *ANNOTATION_ROUTERS]
+API_ROUTERS: list[Router] = [
+    jobs_router,
+    identity_router,
+    projects_router,
+    uploads_router,
+    annotations_router,
+    list_routes.router,
+    batch_routes.router,
+    draft_routes.router,
+    exchange_routes.router,
+    label_routes.router,
+    label_routes.settings_router,
+]
 """Everything under /api/v1, in the order of the features."""
 
 OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
