@@ -173,6 +173,31 @@ async def test_dicom3tools_find_no_error_in_our_report(team: Team, tmp_path: Pat
     assert errors == []
 
 
+async def test_a_presentation_state_draws_on_the_images(team: Team, tmp_path: Path) -> None:
+    made = await draw_all(team)
+    answer = await export(team, "gsps")
+    assert (answer.headers["annotomy-included"], answer.headers["annotomy-left-out"]) == ("11", "2")
+    state = report(answer)
+    assert state.SOPClassUID == "1.2.840.10008.5.1.4.1.1.11.1"
+    drawn = {
+        graphic.TrackingUID: graphic
+        for item in state.GraphicAnnotationSequence
+        for graphic in item.GraphicObjectSequence
+    }
+    ellipse = drawn[made["ellipse"]["tracking_uid"]]
+    assert (ellipse.GraphicType, ellipse.GraphicAnnotationUnits) == ("ELLIPSE", "PIXEL")
+    assert list(ellipse.GraphicData) == [value for point in SHAPES["ellipse"] for value in point]
+    assert {
+        reference.ReferencedSOPInstanceUID
+        for item in state.GraphicAnnotationSequence
+        for reference in item.ReferencedImageSequence
+    } == {team.sops[0]}
+    if shutil.which("dciodvfy") is not None:
+        (tmp_path / "state.dcm").write_bytes(answer.content)
+        told = subprocess.run(["dciodvfy", tmp_path / "state.dcm"], capture_output=True, text=True, check=False)
+        assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []
+
+
 async def test_reports_of_others_are_read(team: Team) -> None:
     """The walk takes any TID 1500; what refers to masks alone has no shape here and says so."""
     folder = shared_data_folder() / "derived"

@@ -34,11 +34,11 @@ async def export_(
     asked: NamedDependency[Filter],
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
-    form: Annotated[Format, QueryParameter(name="format", description="sr takes the annotations of one study.")],
+    form: Annotated[Format, QueryParameter(name="format", description="sr is of one study, gsps of one series.")],
 ) -> Response[bytes]:
     """A file of what the filter of the list finds. `Annotomy-Left-Out` counts what the format has no place for."""
     made = await export.export_annotations(services, actor, asked, form)
-    suffix = {"json": "json", "csv": "csv", "coco": "coco.json", "sr": "dcm"}[form]
+    suffix = {"json": "json", "csv": "csv", "coco": "coco.json", "sr": "dcm", "gsps": "dcm"}[form]
     headers = {
         "Content-Disposition": f'attachment; filename="annotations.{suffix}"',
         "Annotomy-Included": str(made.included),

@@ -22,27 +22,29 @@ from annotomy.annotations.frames import find_image
 from annotomy.annotations.measure import Concept
 from annotomy.annotations.query import Filter, list_annotations
 from annotomy.annotations.schemas import Annotation
-from annotomy.annotations.structured_report import Reportable, to_group
+from annotomy.annotations.structured_report import Reportable, to_group, to_mark
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.engine import ReadTx
+from annotomy.dicom.gsps import Mark, write_presentation_state
 from annotomy.dicom.sr import Group, ImageReference, write_report
 from annotomy.errors import BadRequest, TooLarge
 from annotomy.events import Event, emit
 from annotomy.http.pages import MAX_LIMIT
 from annotomy.services import Services
 
-Format = Literal["json", "csv", "coco", "sr"]
+Format = Literal["json", "csv", "coco", "sr", "gsps"]
 MEDIA_TYPES: dict[Format, str] = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
     "coco": "application/json",
     "sr": "application/dicom",
+    "gsps": "application/dicom",
 }
 MAX_EXPORTED = 20_000
 """Annotations of one file: it is made in memory. Narrow the filter, or page through the list."""
 MAX_REPORTED = 2000
 """Groups of one report: viewers read a report whole before they show any of it."""
-SR_SERIES_NUMBER = 9000
+SR_SERIES_NUMBER, GSPS_SERIES_NUMBER = 9000, 9001
 """Beyond the numbers that scanners give."""
 
 
@@ -68,7 +70,7 @@ async def export_annotations(services: Services, actor: Actor, asked: Filter, fo
     async with services.db.read(actor) as tx:
         found = await _collect(tx, asked)
         sizes = await _image_sizes(tx, found) if form == "coco" else {}
-        material = await _report_material(tx, found) if form == "sr" else None
+        material = await _report_material(tx, found) if form in ("sr", "gsps") else None
     match form:
         case "json":
             made = Exported(_json(found), len(found), [])
@@ -80,6 +82,9 @@ async def export_annotations(services: Services, actor: Actor, asked: Filter, fo
         case "sr":
             assert material is not None
             made, _ = await asyncio.to_thread(_report, material, actor.name)
+        case "gsps":
+            assert material is not None
+            made = await asyncio.to_thread(_presentation, material, actor.name)
     async with services.db.write(actor) as tx:
         await emit(tx, _event("annotations.exported", asked, form, made.included))
     return made
@@ -260,3 +265,36 @@ def _report(material: _Material, observer_name: str) -> tuple[Exported, Dataset]
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return Exported(file.getvalue(), len(material.groups), material.left_out), dataset
+
+
+# -- DICOM GSPS ------------------------------------------------------------------------------------------------------------
+
+
+def _presentation(material: _Material, creator_name: str) -> Exported:
+    """The shapes of one series. Raises BadRequest for several, NothingToExport where nothing is drawn."""
+    left_out, marks = list(material.left_out), list[Mark]()
+    for group in material.groups:
+        mark = to_mark(group)
+        if mark is None:
+            left_out.append(group.tracking_uid)
+        else:
+            marks.append(mark)
+    marked = {mark.image.sop_instance_uid for mark in marks}
+    images = [image for image in material.evidence if str(image.SOPInstanceUID) in marked]
+    if not images:
+        raise NothingToExport("No shape of these annotations lies on an image that this archive holds.")
+    if len({str(image.SeriesInstanceUID) for image in images}) > 1:
+        raise BadRequest("A presentation state is of one series: send series_instance_uid.")
+    dataset = write_presentation_state(
+        marks,
+        images,
+        creator_name=creator_name,
+        device_serial_number=str(material.project_id),
+        series_instance_uid=str(generate_uid(prefix=None)),
+        sop_instance_uid=str(generate_uid(prefix=None)),
+        series_number=GSPS_SERIES_NUMBER,
+        software_version=annotomy.__version__,
+    )
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return Exported(file.getvalue(), len(marks), left_out)

@@ -26,6 +26,8 @@ MAX_COORDINATE = 1e6
 """Pixels or millimetres: beyond any image and any patient."""
 OFF_PLANE_MM = 0.5
 """How far a patient point may lie from its frame's plane, beside half of the slice's thickness: headers round positions."""
+MAPPED_DECIMALS = 7
+"""Of a computed coordinate: a tenth of a nanometre. More digits are noise that every list carries."""
 EDGE_PIXELS = 1e-3
 """How far beyond the frame's border a point may lie that was computed from millimetres."""
 
@@ -202,7 +204,7 @@ def _expanded(geometry: Geometry) -> Geometry:
 
 
 def _plain(points: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(value) for value in point) for point in points)
+    return tuple(map(tuple, np.round(points, MAPPED_DECIMALS).tolist()))
 
 
 # -- outlines: what measurements and exports are made from ---------------------------------------------------------------

@@ -233,15 +233,14 @@ def _inside_ellipse(
 
 def _inside_polygon(border: Points, height: int, width: int) -> NDArray[np.bool_]:
     """Even-odd: each edge flips all pixels of a row whose centres lie right of where it crosses the row's middle."""
-    flips = np.zeros((height, width + 1), np.int32)
-    for (x0, y0), (x1, y1) in zip(border, np.roll(border, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        low, high = min(y0, y1), max(y0, y1)
-        first, last = max(0, math.ceil(low - 0.5)), min(height, math.ceil(high - 0.5))
-        if first >= last:
-            continue
-        at = np.arange(first, last)
-        x = x0 + (at + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-        flips[at, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)] += 1
+    x0, y0 = border.T
+    x1, y1 = np.roll(border, -1, axis=0).T
+    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    counts = np.maximum(last - first, 0)
+    edge = np.repeat(np.arange(len(border)), counts)
+    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    x = x0[edge] + (row + 0.5 - y0[edge]) * ((x1 - x0)[edge] / (y1 - y0)[edge])
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    flips = np.bincount(row * (width + 1) + column, minlength=height * (width + 1)).reshape(height, width + 1)
     return (np.cumsum(flips[:, :width], axis=1) & 1).astype(bool)

@@ -15,8 +15,7 @@ from annotomy.annotations import rights, rows
 from annotomy.annotations.errors import AnnotationDeleted, EditConflict, OwnReview, StateConflict
 from annotomy.annotations.geometry import Geometry
 from annotomy.annotations.labels import require_complete
-from annotomy.annotations.merge import Content as Plain
-from annotomy.annotations.merge import apply_patch, changed_members, three_way
+from annotomy.annotations.merge import EDITABLE, apply_patch, changed_members, three_way
 from annotomy.annotations.prepare import Prepared, Target
 from annotomy.annotations.rights import Action
 from annotomy.annotations.schemas import Annotation, Content
@@ -80,6 +79,7 @@ async def create(
         # The study may arrive at this moment: its first instance waits for this transaction, or this one sees its row.
         await tx.fetchval("select pg_advisory_xact_lock_shared(hashtextextended($1, 0))", target.study_instance_uid)
     columns, after = _columns(prepared), _version_content(prepared, state="draft", deleted=False)
+    filled = [name for name in EDITABLE if getattr(content, name)]
     row = await tx.fetchrow(
         f"""with a as (
           insert into annotations (id, project_id, study_id, study_instance_uid, series_instance_uid, sop_instance_uid,
@@ -93,7 +93,7 @@ async def create(
         select {rows.ANNOTATION} from a join users u on u.id = a.created_by""",
         new_id(), target.project_id, target.study_id, target.study_instance_uid, target.series_instance_uid,
         target.sop_instance_uid, target.frame_number, tracking_uid or str(generate_uid(prefix=None)), content.kind, *columns,
-        tx.actor.user_id, action, changed_members({}, after), after, why,
+        tx.actor.user_id, action, filled, after, why,
     )  # fmt: skip
     made = rows.annotation(row)
     await _tell(tx, "created", made, made.version)
@@ -215,7 +215,7 @@ async def _next_version(
     tx: WriteTx, before: Annotation, prepared: Prepared, action: str, *, state: str, deleted: bool = False, why: str
 ) -> Annotation:
     after = _version_content(prepared, state=state, deleted=deleted)
-    changed = changed_members(rows.content(before), after)
+    changed = changed_members(rows.content(before), msgspec.json.decode(after))
     changed += ["state"] * (state != before.state) + ["deleted"] * (deleted != (before.deleted_at is not None))
     row = await tx.fetchrow(
         f"""with a as (
@@ -249,11 +249,10 @@ def _columns(prepared: Prepared) -> tuple[Any, ...]:
     )
 
 
-def _version_content(prepared: Prepared, *, state: str, deleted: bool) -> Plain:
-    """As it reads back from the database, so that versions compare."""
+def _version_content(prepared: Prepared, *, state: str, deleted: bool) -> str:
     content = msgspec.structs.asdict(prepared.content)
     content |= {"mapped_geometry": prepared.mapped_geometry, "measurements": prepared.measurements}
-    return msgspec.json.decode(msgspec.json.encode(content | {"state": state, "deleted": deleted}))
+    return _json(content | {"state": state, "deleted": deleted})
 
 
 def _json(value: Any) -> str:

@@ -12,6 +12,7 @@ from pydicom.sr.coding import Code
 from annotomy.annotations.geometry import Geometry, Space, Type, outline
 from annotomy.annotations.measure import CONCEPTS, Concept, Measurement
 from annotomy.annotations.schemas import Label
+from annotomy.dicom.gsps import Mark
 from annotomy.dicom.sr import Group, ImageReference, Number, Shape
 
 IDENTIFIER_PREFIX = "annotomy:"
@@ -51,6 +52,17 @@ def to_group(one: Reportable) -> Group | None:
     if region is not None:
         return replace(group, region=region)
     return replace(group, numbers=_numbers_on_lines(one, one.image), images=(one.image,))
+
+
+def to_mark(group: Group) -> Mark | None:
+    """The drawn part of a group, with its label and its first number as text. None where nothing is drawn."""
+    shapes = [group.region] if group.region is not None else [n.shape for n in group.numbers if n.shape is not None]
+    if not shapes or shapes[0].image is None:
+        return None
+    drawn = tuple(dict.fromkeys((shape.graphic_type, shape.points) for shape in shapes))
+    texts = [] if group.finding is None else [group.finding.meaning]
+    texts += [f"{number.value:.1f} {number.unit.value}" for number in group.numbers[:1]]
+    return Mark(shapes[0].image, drawn, ", ".join(texts), group.tracking_uid, group.tracking_identifier)
 
 
 def _finding(one: Reportable) -> Code | None:

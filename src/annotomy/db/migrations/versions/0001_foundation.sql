@@ -247,12 +247,12 @@ create table annotations (                     -- what stands now; annotation_ve
   tracking_uid text collate "C" not null,      -- in DICOM SR (112040, DCM): the same finding over exports and imports
   kind text collate "C" not null,
   geometry_type text collate "C" not null,
-  geometry jsonb not null,                     -- as it was drawn: {"type", "space", "points", "closed"?}
-  mapped_geometry jsonb,                       -- the same in the other space, where the frame's place is known
+  geometry json not null,                      -- kept as text, which answers hand on; as it was drawn: {"type", "space", "points", "closed"?}
+  mapped_geometry json,                        -- the same in the other space, where the frame's place is known
   label jsonb,                                 -- a text, or {"value", "scheme", "meaning"}
   label_code text collate "C" generated always as (coalesce(label ->> 'value', label #>> '{}')) stored,
   attributes jsonb not null default '{}',
-  measurements jsonb not null default '[]',    -- computed here, and reported by clients
+  measurements json not null default '[]',     -- computed here, and reported by clients
   description text not null default '',
   state text collate "C" not null default 'draft' check (state in ('draft', 'submitted', 'approved', 'rejected')),
   created_by uuid not null references users,
@@ -273,7 +273,7 @@ create table annotation_versions (             -- never updated, never deleted: 
   version integer not null,
   action text not null check (action in ('create', 'import', 'edit', 'submit', 'approve', 'reject', 'reopen', 'delete', 'restore')),
   changed text[] not null,                     -- names of the members that differ from the version before
-  content jsonb not null,
+  content json not null,
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
