@@ -3,10 +3,21 @@
 import argparse
 import sys
 
-from bench import annotations, qido, setup, stow, upload, wado
+from bench import access, annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
-BENCHMARKS = {"upload": upload, "stow": stow, "qido": qido, "wado": wado, "annotations": annotations}
+BENCHMARKS = {
+    "upload": upload,
+    "stow": stow,
+    "cstore": cstore,
+    "qido": qido,
+    "wado": wado,
+    "annotations": annotations,
+    "models": models,
+    "access": access,
+    "scanner": scanner,
+    "identity": identity,
+}
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ class Server:
     """Processes whose trees are the server."""
     headers: dict[str, str] = field(default_factory=dict[str, str])
     project_id: str = ""
+    dicom_port: int = 0
+    ae_title: str = ""
 
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(pid) for pid in self.roots]
@@ -53,15 +55,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def ours() -> Generator[Server]:
-    """`annotomy serve` with its defaults, an administrator and one project."""
+def ours(*, dicom: bool = False) -> Generator[Server]:
+    """`annotomy serve` with its defaults, an administrator and one project; with `dicom`, its listener open to anyone."""
     data = _fresh("annotomy")
-    port, password = _free_port(), secrets.token_urlsafe(24)
+    port, dicom_port, password = _free_port(), _free_port() if dicom else 0, secrets.token_urlsafe(24)
     environment = {
         **os.environ,
         "ANNOTOMY_DATA": str(data),
         "ANNOTOMY_HTTP_PORT": str(port),
-        "ANNOTOMY_DIMSE_PORT": "0",
+        "ANNOTOMY_DIMSE_PORT": str(dicom_port),
+        "ANNOTOMY_DIMSE_OPEN": str(int(dicom)),
         "ANNOTOMY_ADMIN_PASSWORD": password,
         "ANNOTOMY_LOG_LEVEL": "warning",
     }
@@ -72,25 +75,44 @@ def ours() -> Generator[Server]:
         project = _json(port, "POST", "/api/v1/projects", {"name": "bench"}, headers)
         postmaster = int((data / "run" / "postmaster.pid").read_text().split()[0])
         roots = [pid] if _is_below(postmaster, pid) else [pid, postmaster]
+        if dicom:
+            _wait_for_port(dicom_port)
         yield Server(
-            "annotomy", version("annotomy"), "127.0.0.1", port, "", roots, headers, project_id=str(project["id"])
+            "annotomy",
+            version("annotomy"),
+            "127.0.0.1",
+            port,
+            "",
+            roots,
+            headers,
+            str(project["id"]),
+            dicom_port,
+            "ANNOTOMY",
         )
 
 
 @contextlib.contextmanager
-def orthanc() -> Generator[Server]:
-    """Orthanc with its DICOMweb plugin and its defaults (it syncs what it stores), without authentication."""
+def orthanc(*, dicom: bool = False) -> Generator[Server]:
+    """Orthanc with its DICOMweb plugin and its defaults (it syncs what it stores), without authentication.
+
+    With `dicom`, its listener takes what anyone sends and answers C-GET.
+    """
     program = shutil.which("Orthanc")
     if program is None or not ORTHANC_PLUGIN.exists():
         raise PeerMissing("Orthanc with its DICOMweb plugin")
     data = _fresh("orthanc")
-    port = _free_port()
+    port, dicom_port = _free_port(), _free_port() if dicom else 0
     configuration = {
         "Name": "bench",
         "StorageDirectory": str(data / "storage"),
         "IndexDirectory": str(data / "storage"),
         "HttpPort": port,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": dicom,
+        "DicomPort": dicom_port or 4242,
+        "DicomAet": "ORTHANC",
+        "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(ORTHANC_PLUGIN)],
@@ -101,7 +123,7 @@ def orthanc() -> Generator[Server]:
     with _process(
         [program, str(data / "orthanc.json")], data, dict(os.environ), lambda: _status(port, "/system") == 200
     ) as pid:
-        yield Server("orthanc", told, "127.0.0.1", port, "/dicom-web", [pid])
+        yield Server("orthanc", told, "127.0.0.1", port, "/dicom-web", [pid], dicom_port=dicom_port, ae_title="ORTHANC")
 
 
 @contextlib.contextmanager
@@ -191,6 +213,17 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _wait_for_port(port: int) -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > until:
+            raise RuntimeError("the DICOM listener did not start")
+        time.sleep(0.1)
 
 
 def _status(port: int, path: str) -> int | None:

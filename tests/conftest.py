@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import postgres
 
-pytest_plugins = ["tests.support.application"]
+pytest_plugins = ["tests.support.application", "tests.support.browser", "tests.support.dicom_listener"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

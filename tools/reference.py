@@ -1,4 +1,4 @@
-"""Writes docs/reference/{settings,commands,problems,http}.md from the code, in one place for everyone who looks things up.
+"""Writes docs/reference/{settings,commands,problems,http,roles}.md from the code, in one place for everyone who looks things up.
 
 `python tools/reference.py` writes; `--check` compares, names what differs and exits 1.
 """
@@ -130,6 +130,27 @@ def http_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def roles_page() -> str:
+    """Permissions by role, as projects/roles.toml says."""
+    from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES
+
+    lines = [
+        NOTE,
+        "# Roles",
+        "",
+        "Written from `src/annotomy/projects/roles.toml`. `.own` reaches what one made oneself, `.all` what anybody made.",
+        "",
+        "| role | | 한국어 | permissions |",
+        "|---|---|---|---|",
+    ]
+    for name, role in ROLE_ENTRIES.items():
+        held = ", ".join(f"`{one}`" for one in role.permissions)
+        lines.append(f"| `{name}` | {_cell(role.en)} | {_cell(role.ko)} | {held} |")
+    lines += ["", "| permission | | 한국어 | scope of API keys |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {_cell(one.en)} | {_cell(one.ko)} | `{one.key}` |" for name, one in PERMISSIONS.items()]
+    return "\n".join(lines) + "\n"
+
+
 def _handlers(route: Any) -> Iterator[tuple[str, Any, list[str]]]:
     handlers = getattr(route, "route_handlers", None) or [route.route_handler]
     for handler in handlers:
@@ -147,6 +168,7 @@ def main() -> int:
         "commands.md": commands_page(),
         "problems.md": problems_page(),
         "http.md": http_page(),
+        "roles.md": roles_page(),
     }
     behind = [
         name

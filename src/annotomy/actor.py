@@ -16,6 +16,8 @@ class Actor:
     project_id: UUID | None = None
     """The only project that this credential reaches, or None when it reaches all of its user's."""
     session_id: UUID | None = None
+    scopes: frozenset[str] | None = None
+    """What an API key is narrowed to: names of permissions and the groups `read`, `write`, `admin`; None: not narrowed."""
 
 
 SYSTEM = Actor(user_id=UUID(int=0), name="system", kind="system")

@@ -1,47 +1,77 @@
 """The composition root: every collaborator and the only list of routers."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 from litestar import Litestar, Request, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import State
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
 from annotomy.annotations import batch_routes, draft_routes, exchange_routes, label_routes, list_routes
 from annotomy.annotations.routes import router as annotations_router
-from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.audit import load_audit_key
+from annotomy.blobs.choose import blob_store
+from annotomy.collaboration.live import LiveUpdates, live_updates
+from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
 from annotomy.dicomweb import qido, stow, wado
 from annotomy.errors import Problem
+from annotomy.http.admission import Admission
+from annotomy.http.egress import Egress
 from annotomy.http.middleware import request_context
-from annotomy.http.problems import failure_response, http_exception_response, problem_response
+from annotomy.http.openapi import DocumentPlugin, document, document_30
+from annotomy.http.peer import Peer, address_of, peer_of
+from annotomy.http.problems import (
+    failure_response,
+    http_exception_response,
+    problem_response,
+    unreadable_text_response,
+)
 from annotomy.http.static_files import handlers as static_handlers
+from annotomy.identity.auth_routes import VIEWER_COOKIE
 from annotomy.identity.authenticate import Authenticator
-from annotomy.identity.routes import VIEWER_COOKIE
+from annotomy.identity.oidc import GroupRoles
+from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
+from annotomy.inference.routes import routers as inference_routers
+from annotomy.inference.runners.installed import installed_runners
+from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
+from annotomy.ops.audit_requests import audit_requests
+from annotomy.ops.audit_routes import router as audit_router
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
+from annotomy.ops.upkeep import upkeep
+from annotomy.projects.access import require_declared
+from annotomy.projects.access_routes import router as access_router
+from annotomy.projects.group_roles import set_group_roles
+from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
+from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
+from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.routes import router as uploads_router
 
-API_ROUTERS: list[Router] = [
+API_ROUTERS: list[Any] = [
     jobs_router,
     identity_router,
     projects_router,
+    *role_and_group_handlers,
+    access_router,
     uploads_router,
+    manifests_router,
     annotations_router,
     list_routes.router,
     batch_routes.router,
@@ -49,6 +79,10 @@ API_ROUTERS: list[Router] = [
     exchange_routes.router,
     label_routes.router,
     label_routes.settings_router,
+    segmentations_router,
+    *inference_routers,
+    audit_router,
+    events_router,
 ]
 """Everything under /api/v1, in the order of the features."""
 
@@ -59,15 +93,18 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 @asynccontextmanager
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
-    db = await Database.connect(database_url, pool_size=settings.database.pool_size)
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
+    models = ModelProcess(settings.models)
     try:
         yield Services(
             settings=settings,
             db=db,
-            blobs=FilesystemBlobStore(settings.data_dir / "blobs"),
-            runners={},
+            blobs=blob_store(settings),
+            runners=installed_runners(models),
         )
     finally:
+        await asyncio.to_thread(models.close)
         await db.close()
 
 
@@ -76,11 +113,8 @@ def create_app(services: Services) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        signer = await TokenSigner.load(services.db)
-        app.state.signer = signer
-        app.state.authenticator = Authenticator(services, signer)
-        app.state.readiness = Readiness(services)
-        yield
+        async with _running(app, services):
+            yield
 
     return _build(lifespan, lambda: services)
 
@@ -99,13 +133,30 @@ def create_app_from_environment() -> Litestar:
             )
         async with open_services(settings, settings.database.url) as services:
             held.append(services)
-            signer = await TokenSigner.load(services.db)
-            app.state.signer = signer
-            app.state.authenticator = Authenticator(services, signer)
-            app.state.readiness = Readiness(services)
-            yield
+            async with _running(app, services):
+                yield
 
     return _build(lifespan, lambda: held[0])
+
+
+@asynccontextmanager
+async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
+    """What one process keeps between requests, and what runs beside them."""
+    signer = await TokenSigner.load(services)
+    app.state.signer = signer
+    app.state.provider = Provider(services, Egress(services.settings.http.egress_allow))
+    app.state.authenticator = authenticator = Authenticator(services, signer)
+    app.state.readiness = Readiness(services)
+    app.state.admission = Admission(services.settings.http.rate_limit)
+    listening = asyncio.create_task(authenticator.listening())
+    try:
+        async with upkeep(services) as (app.state.audit_queue, app.state.audit_chain), live_updates(services) as live:
+            app.state.live = live
+            yield
+    finally:
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
 
 
 def _build(lifespan: Any, services: Any) -> Litestar:
@@ -119,14 +170,20 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "services": Provide(provide_services),
             "actor": Provide(_provide_actor),
             "signer": Provide(_provide_signer),
+            "peer": Provide(_provide_peer),
+            "provider": Provide(_provide_provider),
+            "group_roles": Provide(_provide_group_roles),
             "readiness": Provide(_provide_readiness),
+            "live": Provide(_provide_live),
         },
         exception_handlers={
             Problem: problem_response,
             HTTPException: http_exception_response,
+            asyncpg.CharacterNotInRepertoireError: unreadable_text_response,
+            asyncpg.UntranslatableCharacterError: unreadable_text_response,
             Exception: failure_response,
         },
-        middleware=[request_context],
+        middleware=[request_context, audit_requests],
         compression_config=CompressionConfig(
             backend="gzip",
             minimum_size=1024,
@@ -137,7 +194,10 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             title="Annotomy",
             version=annotomy.__version__,
             path="/api/v1",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[
+                DocumentPlugin("/openapi.json", document),
+                DocumentPlugin("/openapi-3.0.json", document_30),
+            ],
             components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"bearer": []}],
         ),
@@ -149,17 +209,40 @@ MAX_JSON_BYTES = 16 << 20
 """Bodies that are decoded in memory; uploads and STOW-RS stream and set limits of their own."""
 
 
-async def _provide_actor(request: Request[Any, Any, Any], state: State) -> Actor:
+async def _provide_actor(request: Request[Any, Any, Any], state: State, services: NamedDependency[Services]) -> Actor:
     authenticator: Authenticator = state.authenticator
+    address = address_of(request, services.settings.http)
     header = request.headers.get("authorization")
     cookie = request.cookies.get(VIEWER_COOKIE)
     if header is None and cookie and request.method == "GET" and request.url.path.startswith("/dicom-web/"):
-        return await authenticator.from_credential(cookie)
-    return await authenticator.from_header(header)
+        actor = await authenticator.from_credential(cookie, address)
+    else:
+        actor = await authenticator.from_header(header, address)
+    request.state.actor = actor  # the audit reads it
+    declared = str(request.route_handler.opt.get("permission", ""))
+    require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
+    request.scope["state"]["until_answered"].enter_context(state.admission.admitted(actor.user_id))
+    return actor
+
+
+async def _provide_peer(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Peer:
+    return peer_of(request, services.settings.http)
 
 
 async def _provide_signer(state: State) -> TokenSigner:
     return state.signer
+
+
+async def _provide_provider(state: State) -> Provider:
+    return state.provider
+
+
+async def _provide_group_roles() -> GroupRoles:
+    return set_group_roles
+
+
+async def _provide_live(state: State) -> LiveUpdates:
+    return state.live
 
 
 async def _provide_readiness(state: State) -> Readiness:

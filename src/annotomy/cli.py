@@ -10,11 +10,18 @@ from uuid import UUID
 import click
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.audit import load_audit_key
 from annotomy.db.engine import Database
 from annotomy.db.private_server import PrivateServer, PrivateServerError
+from annotomy.demo.commands import demo_command
+from annotomy.dimse.commands import peer_commands
 from annotomy.errors import Problem
+from annotomy.identity.commands import add_commands as add_identity_commands
+from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.commands import doctor_command
 from annotomy.settings import Settings
+from annotomy.transfer.commands import export_command, import_command
 
 
 class _Commands(click.Group):
@@ -33,6 +40,13 @@ class _Commands(click.Group):
 @click.version_option(package_name="annotomy")
 def main() -> None:
     """Annotomy: annotation and segmentation server for medical images."""
+
+
+main.add_command(demo_command)
+main.add_command(doctor_command)
+main.add_command(import_command)
+main.add_command(export_command)
+main.add_command(model)
 
 
 @main.command()
@@ -57,6 +71,24 @@ def worker() -> None:
     settings = Settings.from_environment()
     configure_logs(settings.log_level, process="worker")
     asyncio.run(run_worker(settings, database_url(settings)))
+
+
+@main.command()
+def dimse() -> None:
+    """Run the DICOM listener alone, beside a server with ANNOTOMY_DIMSE_PORT=0."""
+    import uvloop
+
+    from annotomy.app import open_services
+    from annotomy.dimse.server import run_listener
+
+    settings = Settings.from_environment()
+    configure_logs(settings.log_level, process="dimse")
+
+    async def listen() -> None:
+        async with open_services(settings, database_url(settings)) as services:
+            await run_listener(services)
+
+    uvloop.run(listen())
 
 
 @main.command()
@@ -85,9 +117,9 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     password = sys.stdin.readline().rstrip("\n")
 
     async def create() -> None:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
-            password_hash = await hash_password(password)
+            password_hash = await hash_password(password, username=name)
             async with db.write(SYSTEM) as tx:
                 await create_user(tx, username=name, password_hash=password_hash, is_admin=admin)
         finally:
@@ -97,17 +129,45 @@ def user_create(name: str, password_stdin: bool, admin: bool) -> None:
     click.echo(f"User {name} created.")
 
 
+@user.command("password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, required=True, help="Read the new password from standard input.")
+def user_password(name: str, password_stdin: bool) -> None:
+    """Give the user called NAME a new password; their sessions end."""
+    from annotomy.identity.passwords import hash_password
+    from annotomy.identity.users import set_password
+
+    password = sys.stdin.readline().rstrip("\n")
+
+    async def change() -> None:
+        db = await open_database(Settings.from_environment())
+        try:
+            password_hash = await hash_password(password)
+            async with db.write(SYSTEM) as tx:
+                await set_password(tx, username=name, password_hash=password_hash)
+        finally:
+            await db.close()
+
+    asyncio.run(change())
+    click.echo(f"User {name} has a new password.")
+
+
 @main.command("api-key")
 @click.argument("action", type=click.Choice(["create"]))
 @click.option("--user", "username", required=True, help="Whose key.")
-@click.option("--scope", "scopes", multiple=True, help="Reserved for narrower keys; recorded with the key.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="Narrow the key: read, write, admin, or the name of a permission; repeatable.",
+)
 @click.option("--project", type=click.UUID, help="The only project that the key reaches.")
 def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID | None) -> None:
     """Issue an API key for a user and print only the key."""
     from annotomy.identity.api_keys import issue_api_key
 
     async def issue() -> str:
-        db = await Database.connect(database_url(Settings.from_environment()), pool_size=1)
+        db = await open_database(Settings.from_environment())
         try:
             async with db.write(SYSTEM) as tx:
                 row = await tx.fetchrow("select id, username from users where lower(username) = lower($1)", username)
@@ -115,7 +175,12 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
                     raise click.ClickException("There is no such user.")
                 tx.actor = Actor(user_id=row["id"], name=row["username"])
                 issued = await issue_api_key(
-                    tx, user_id=row["id"], name="command line", project_id=project, scopes=list(scopes), expires_at=None
+                    tx,
+                    user_id=row["id"],
+                    name="command line",
+                    project_id=project,
+                    scopes=scopes or None,
+                    expires_at=None,
                 )
                 return issued.key
         finally:
@@ -124,12 +189,51 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
     click.echo(asyncio.run(issue()))
 
 
+@main.group()
+def audit() -> None:
+    """The audit."""
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Check the whole hash chain; names the first bad record and exits 1 when there is one."""
+    from annotomy.ops.audit_chain import AuditChain, Verdict
+
+    settings = Settings.from_environment()
+
+    async def verify() -> Verdict:
+        db = await open_database(settings)
+        try:
+            chain = AuditChain(db, settings.data_dir)
+            await chain.append_all()
+            return await chain.verify()
+        finally:
+            await db.close()
+
+    verdict = asyncio.run(verify())
+    if not verdict.valid:
+        raise click.ClickException(f"Record {verdict.first_bad} of {verdict.records}: {verdict.problem}.")
+    click.echo(f"{verdict.records} records, all as they were written.")
+
+
+async def open_database(settings: Settings) -> Database:
+    """For one command: one connection, and the key that seals what it records."""
+    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
+
+
+add_identity_commands(main, user, lambda: database_url(Settings.from_environment()))
+
+
 def database_url(settings: Settings) -> str:
     """The database that a command line works on: the configured one, or the private server that `serve` runs."""
     url = settings.database.url or PrivateServer(settings.data_dir).running_url()
     if url is not None:
         return url
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
+
+
+main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,25 @@ class Unsupported(Problem):
     status = 415
 
 
+class RequestTooSlow(Problem):
+    """The request's body paused for too long or came at a crawl. Send it again over a better line, or as an upload."""
+
+    slug = "request-too-slow"
+    title = "The request came too slowly"
+    status = 408
+
+
+class TooManyRequests(Problem):
+    """Asked too often in too short a time; wait as many seconds as `retry_after_s` and the header `Retry-After` say."""
+
+    slug = "too-many-requests"
+    title = "Too many requests"
+    status = 429
+
+    def __init__(self, detail: str, *, retry_after_s: int, **extras: Any) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **extras)
+
+
 class Unavailable(Problem):
     """A part that the operation needs does not answer now; try again."""
 

@@ -1,6 +1,7 @@
-"""The one events table: activity feed, change feed, live updates, webhooks.
+"""The one events table: activity feed, change feed, live updates, webhooks. Each event is an audit record as well.
 
-A NOTIFY carries only the sequence number: listeners read the row, so nothing is lost between connections.
+Transactions commit in another order than they began, so an event gets its place in the feed (`seq`) after its commit, by
+`number_events`, one caller at a time: whoever read up to a number has missed nothing before it. A NOTIFY only wakes.
 """
 
 from typing import Any
@@ -8,9 +9,13 @@ from uuid import UUID
 
 import msgspec
 
+from annotomy.audit import Entry, record
 from annotomy.db.engine import WriteTx
 
 CHANNEL = "annotomy_events"
+NUMBERING_LOCK = 0x6576656E  # any fixed number: one caller numbers at a time in this database
+NUMBERING_BATCH = 5000
+"""Events numbered in one transaction: a rush is numbered in several short ones."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,16 +25,45 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     object_kind: str
     object_id: str
     project_id: UUID | None = None
+    study_instance_uid: str | None = None
+    """What it hangs on: who does not see the study through the project does not see the event. Taken from `object_id` for
+    a study."""
+    series_instance_uid: str | None = None
     data: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """Identifiers and numbers only: never patient data."""
 
 
-async def emit(tx: WriteTx, event: Event) -> int:
+async def emit(tx: WriteTx, event: Event) -> None:
     """Appends the event in the caller's transaction; listeners wake when it commits."""
-    seq: int = await tx.fetchval(
-        "insert into events (type, actor_id, actor_name, project_id, object_kind, object_id, data)"
-        " values ($1, $2, $3, $4, $5, $6, $7) returning seq",
-        event.type, tx.actor.user_id, tx.actor.name, event.project_id, event.object_kind, event.object_id, event.data,
+    study = event.study_instance_uid or (
+        event.object_id if event.object_kind == "study" else event.data.get("study_instance_uid")
+    )
+    await tx.execute(
+        "insert into events (type, actor_id, actor_name, project_id, object_kind, object_id, study_instance_uid,"
+        " series_instance_uid, data) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        event.type, tx.actor.user_id, tx.actor.name, event.project_id, event.object_kind, event.object_id, study,
+        event.series_instance_uid or event.data.get("series_instance_uid"), event.data,
     )  # fmt: skip
-    await tx.execute("select pg_notify($1, $2)", CHANNEL, str(seq))
-    return seq
+    await tx.execute("select pg_notify($1, '')", CHANNEL)
+    entry = Entry(
+        action=event.type,
+        object_kind=event.object_kind,
+        object_id=event.object_id,
+        project_id=event.project_id,
+        study_instance_uid=study,
+        detail=event.data,
+    )
+    await record(tx, entry)
+
+
+async def number_events(tx: WriteTx) -> int:
+    """Gives committed events their places; returns how many. One caller at a time, in a transaction of its own."""
+    await tx.execute("select pg_advisory_xact_lock($1)", NUMBERING_LOCK)
+    # A statement of its own: its snapshot is taken after the lock, so that it sees what the last caller numbered.
+    return await tx.fetchval(
+        "with fresh as (select id, row_number() over (order by id) as place from (select id from events where seq is null"
+        " order by id limit $1) f), last as (select coalesce(max(seq), 0) as n from events), numbered as ("
+        " update events e set seq = last.n + fresh.place from fresh, last where e.id = fresh.id returning 1)"
+        " select count(*) from numbered",
+        NUMBERING_BATCH,
+    )

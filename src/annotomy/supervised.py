@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +20,8 @@ import time
 import uvicorn
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from annotomy.http.deadlines import DeadlineProtocol
 
 PARENT_LOST_GRACE_S = 3.0
 """What a child may still finish after the supervisor died; the next `serve` waits for the port that long."""
@@ -61,10 +64,11 @@ def serve_http(app: ASGIApp, listen_fd: int, ready_fd: int) -> None:
     """Serves until SIGTERM; writes one byte to `ready_fd` once requests are answered."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     draining = threading.Event()
+    _allow_open_files()
     config = uvicorn.Config(
         _closing(app, draining),
         loop="uvloop",
-        http="httptools",
+        http=DeadlineProtocol,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -73,6 +77,12 @@ def serve_http(app: ASGIApp, listen_fd: int, ready_fd: int) -> None:
         timeout_graceful_shutdown=int(ANSWER_DRAIN_S),
     )
     _HttpServer(config, ready_fd, draining).run(sockets=[socket.socket(fileno=listen_fd)])
+
+
+def _allow_open_files() -> None:
+    """As many connections as the system lets this process have: the usual soft limit of 1024 is for other programs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _HttpServer(uvicorn.Server):
@@ -102,6 +112,8 @@ def _closing(app: ASGIApp, draining: threading.Event) -> ASGIApp:
     """Adds `Connection: close` to what is answered while draining, so that no client writes into a closing socket."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["draining"] = draining  # endless answers end when they see it set
+
         async def send_closing(message: Message) -> None:
             if message["type"] == "http.response.start" and draining.is_set():
                 message["headers"] = [*message["headers"], (b"connection", b"close")]

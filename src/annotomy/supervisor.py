@@ -75,6 +75,11 @@ class Supervisor:
         self._http: list[Child] = []
         self._workers: list[Child] = []
         self._listeners: list[Child] = []
+        self.answering = asyncio.Event()
+        """Set once requests are answered; `address` is known from then on."""
+        self.address = ""
+        self.generated_password: str | None = None
+        """The administrator's, when this start made one."""
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._prepared = asyncio.Event()
@@ -85,8 +90,12 @@ class Supervisor:
         self._postgres_keeper: asyncio.Task[None] | None = None
         self._parent_read, self._parent_write = os.pipe()  # the write end is never inherited, never written
 
+    def stop(self) -> None:
+        """Ends `run` as SIGTERM does. From the same event loop."""
+        self._stop.set()
+
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT."""
+        """Serves until `stop`, SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -103,6 +112,7 @@ class Supervisor:
                     self._start_others()
                     await self._wait()
             finally:
+                address_file(self._settings.data_dir).unlink(missing_ok=True)
                 await self._stop_children()
                 await self._stop_postgres()
                 self._listening.close()
@@ -112,22 +122,31 @@ class Supervisor:
 
     async def _prepare(self, url: str) -> None:
         # Imported here, for two seconds of importing are better spent while the children do theirs.
+        from annotomy.audit import load_audit_key
         from annotomy.db.engine import Database
         from annotomy.db.migrate import migrate
         from annotomy.identity.first_start import ensure_first_users
+        from annotomy.projects.members import bring_roles_in_step
 
         await migrate(url)
-        db = await Database.connect(url, pool_size=1)
+        audit_key = await load_audit_key(self._settings.data_dir, self._settings.audit_key)
+        db = await Database.connect(url, pool_size=1, audit_key=audit_key)
         try:
+            await bring_roles_in_step(db)
             password = await ensure_first_users(db, self._settings.admin)
         finally:
             await db.close()
+        self.generated_password = password
         if password is not None:
             self._announce(f"Administrator: {self._settings.admin.username}  password: {password}  (shown only once)")
         metrics = self._run_dir / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
-        self._effective = {"ANNOTOMY_DATABASE_URL": url, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        self._effective = {
+            "ANNOTOMY_DATABASE_URL": url,
+            "ANNOTOMY_LOG_LEVEL": self._settings.log_level,
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        }
         self._prepared.set()
 
     async def _bind(self) -> socket.socket:
@@ -165,7 +184,10 @@ class Supervisor:
         assert self._listening is not None
         host, port = self._listening.getsockname()[:2]
         log.info("serve.ready", port=port)
-        self._announce(f"Annotomy serves on http://{f'[{host}]' if ':' in host else host}:{port}/")
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        address_file(self._settings.data_dir).write_text(f"{self.address}\n")
+        self.answering.set()
+        self._announce(f"Annotomy serves on {self.address}")
         return True
 
     def _start_others(self) -> None:
@@ -361,6 +383,11 @@ class Supervisor:
             path.unlink()
         finally:
             os.close(descriptor)
+
+
+def address_file(data_dir: Path) -> Path:
+    """Says where the running `serve` answers, for commands on the same machine (the port may be the system's choice)."""
+    return data_dir / "run" / "address"
 
 
 def _http_child(number: int) -> Child:

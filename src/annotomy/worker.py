@@ -7,15 +7,22 @@ import asyncpg
 import structlog
 
 from annotomy.app import open_services
+from annotomy.dimse.commitment import REPORT
+from annotomy.identity import notices as identity
+from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
-from annotomy.jobs.handlers import HandlerSpec
+from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.settings import Settings
 from annotomy.uploads.jobs import INGEST
+from annotomy.uploads.sweep import sweep_uploads
 
 log = structlog.get_logger(__name__)
 
-HANDLERS: list[HandlerSpec] = [INGEST]
+HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, INGEST, RUN_PREDICTION, REPORT]
 """In the order of the features."""
+
+SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads)]
+"""Upkeep, in the order of the features; times are UTC."""
 
 
 async def run_worker(settings: Settings, database_url: str) -> None:
@@ -23,7 +30,7 @@ async def run_worker(settings: Settings, database_url: str) -> None:
     async with open_services(settings, database_url) as services:
         connection = await asyncpg.connect(database_url)
         try:
-            queuer = queuer_for(connection, services, HANDLERS)
+            queuer = queuer_for(connection, services, HANDLERS, SCHEDULES)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, queuer.shutdown.set)

@@ -72,7 +72,7 @@ async def team(application: Application) -> Team:
     project = (await client.post("/api/v1/projects", json={"name": "nodules"}, headers=people["owner"])).json()
     members = f"/api/v1/projects/{project['id']}/members"
     for name, role in (
-        ("annotator", "annotator"), ("other", "annotator"), ("reviewer", "reviewer"), ("viewer", "viewer"),
+        ("annotator", "annotator"), ("other", "project_admin"), ("reviewer", "reviewer"), ("viewer", "viewer"),
     ):  # fmt: skip
         body = {"user_id": ids[name], "role": role}
         assert (await client.post(members, json=body, headers=people["owner"])).status_code == 201

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.annotations.conftest import ANNOTATIONS, Team, store
+from tests.annotations.conftest import ANNOTATIONS, Team, sign_up, store
 from tests.support.dicom_files import ct_series
 
 
@@ -145,6 +145,30 @@ async def test_a_viewer_reads_and_changes_nothing(team: Team) -> None:
     assert (await team.client.post(f"{path}/submit", headers=viewer)).status_code == 403
 
 
+async def test_annotators_change_their_own_and_reviewers_everybodys(team: Team) -> None:
+    made = await team.create("other")
+    assert (await team.get(f"/{made['id']}", "annotator")).status_code == 200
+    assert (await team.patch(made, {"label": "x"}, "annotator")).status_code == 403
+    headers = team.people["annotator"] | {"If-Match": '"1"'}
+    assert (await team.client.delete(f"{ANNOTATIONS}/{made['id']}", headers=headers)).status_code == 403
+    assert (await team.patch(made, {"label": "x"}, "reviewer")).status_code == 200
+
+
+async def test_a_blinded_reader_knows_of_nothing_but_their_own(team: Team) -> None:
+    user_id, team.people["blinded"] = await sign_up(team.application, "blinded")
+    member = {"user_id": user_id, "role": "blinded_reader"}
+    path = f"/api/v1/projects/{team.project_id}/members"
+    assert (await team.client.post(path, json=member, headers=team.people["owner"])).status_code == 201
+    others, own = await team.create(), await team.create("blinded")
+    for suffix in ("", "/versions", "/versions/1"):
+        assert (await team.get(f"/{others['id']}{suffix}", "blinded")).status_code == 404
+    assert (await team.patch(others, {"label": "x"}, "blinded")).status_code == 404
+    page = (await team.get("", "blinded", project_id=team.project_id, study_instance_uid=team.study)).json()
+    assert ([item["id"] for item in page["items"]], page["total"]) == ([own["id"]], 1)
+    exported = await team.get("/export", "blinded", project_id=team.project_id, format="json")
+    assert [one["id"] for one in exported.json()["annotations"]] == [own["id"]]
+
+
 async def test_nobody_annotates_a_study_that_is_hidden_from_them(team: Team) -> None:
     mine = (await team.client.post("/api/v1/projects", json={"name": "own"}, headers=team.people["stranger"])).json()
     answer = await team.client.post(ANNOTATIONS, json=team.body(project_id=mine["id"]), headers=team.people["stranger"])
@@ -167,7 +191,7 @@ async def test_review_goes_by_state_and_by_rights(team: Team) -> None:
     assert (await team.step(made, "approve", "reviewer")).status_code == 409
     submitted = (await team.step(made, "submit", "annotator")).json()
     assert (submitted["state"], submitted["version"]) == ("submitted", 2)
-    assert (await team.step(submitted, "approve", "other")).status_code == 403
+    assert (await team.step(submitted, "approve", "annotator")).status_code == 403
     stale = await team.step(made, "approve", "reviewer")
     assert stale.status_code == 412  # a version that the reviewer has not looked at
     rejected = (await team.step(submitted, "reject", "reviewer", why="too short")).json()

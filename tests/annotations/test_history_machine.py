@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.annotations.conftest import ANNOTATIONS, Team
 
-AUTHORS = st.sampled_from(["annotator", "other"])
+AUTHORS = st.sampled_from(["owner", "other"])
 TEXT = st.text("ab", max_size=3)
 
 

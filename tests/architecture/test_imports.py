@@ -15,10 +15,11 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2] / "src" / "annotomy"
 
 # From the bottom up. A module imports from its own layer and from layers above it in this list, never from below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("services", "ports", "actor", "errors", "settings", "logs"),
+    ("services", "ports", "actor", "origin", "errors", "settings", "logs"),
     ("db", "blobs", "dicom"),
     ("http",),
     ("jobs",),
+    ("audit",),
     ("events",),
     # Features: each may import those before it.
     ("identity",),
@@ -37,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     # Protocol edges, then what composes everything.
     ("dicomweb", "dimse"),
-    ("app", "worker", "cli", "supervisor", "supervised", "demo"),
+    ("app", "worker", "cli", "supervisor", "supervised", "transfer", "demo"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FEATURES = frozenset(name for name in LEVEL if LEVEL["events"] < LEVEL[name] < LEVEL["dicomweb"])

@@ -10,6 +10,7 @@ from annotomy.actor import Actor
 from annotomy.archive.query import Query, query
 from annotomy.archive.retrieve import locate, read_instance
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
+from annotomy.dicom.part10 import data_set_start, file_head
 from annotomy.services import Services
 from tests.support.application import Application
 from tests.support.dicom_files import ct_instance, ct_series
@@ -59,6 +60,23 @@ async def test_another_content_under_a_known_uid_is_refused(application: Applica
     async with services.db.read(actor) as tx:
         [at] = await locate(tx, sop_instance_uid=sop)
     assert await read_instance(services, at) == first
+
+
+async def test_the_same_data_set_under_another_file_head_is_the_same_instance(application: Application) -> None:
+    services, actor = application.services, await application.add_user("owner")
+    [file] = ct_series(1)
+    dataset = dcmread(io.BytesIO(file), stop_before_pixels=True)
+    head = file_head(
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
+    )
+    other = head + file[data_set_start(file) :]
+    assert other != file
+    assert [o.state for o in await _store(services, actor, [file, other])] == ["stored", "already"]
+    async with services.db.read(actor) as tx:
+        [at] = await locate(tx, sop_instance_uid=str(dataset.SOPInstanceUID))
+    assert await read_instance(services, at) == file
 
 
 async def test_nobody_gains_a_study_by_naming_its_uid(application: Application) -> None:

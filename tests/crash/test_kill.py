@@ -20,6 +20,7 @@ import httpx
 import pytest
 from pydicom import dcmread
 
+from annotomy.actor import SYSTEM
 from annotomy.db.private_server import PrivateServer
 from tests.db.private_data import data_folder
 from tests.support.dicom_files import ct_series
@@ -29,6 +30,8 @@ FEW = [("server", 1), ("worker-1", 2), ("postmaster", 3)]
 MANY = [(target, seed) for target in ("server", "worker-1", "postmaster") for seed in range(100, 120)]
 TAKEN_OVER_S = 120
 """A job whose worker was killed begins again after its heartbeat timed out."""
+RUNS_AGAIN_S = 90
+"""What is killed again and again is started ever more slowly, at last after 30 s."""
 LATEST_POINT_S = 1.5
 TUS = {"Tus-Resumable": "1.0.0"}
 CHUNK_BYTES = 2 << 10
@@ -101,8 +104,8 @@ def test_a_kill_while_an_archive_is_uploaded_and_ingested(serve: Serve, target: 
     assert {file["state"] for file in upload["files"]} <= {"stored", "already"}
     assert len(upload["files"]) == len(files)
     check_archive(serve, files, files)
-    assert asyncio.run(counted(serve.data, "events where type = 'upload.stored' and object_id = $1", upload["id"])) == 1
-    assert asyncio.run(counted(serve.data, "jobs where id::text = $1 and state = 'succeeded'", upload["job_id"])) == 1
+    assert counted(serve.data, "events where type = 'upload.stored' and object_id = $1", upload["id"]) == 1
+    assert counted(serve.data, "jobs where id::text = $1 and state = 'succeeded'", upload["job_id"]) == 1
 
 
 @contextlib.contextmanager
@@ -132,7 +135,8 @@ def kill_and_restart(serve: Serve, target: str) -> None:
     if target == "server":
         serve.start()
     else:
-        wait_until(lambda: serve.pid(target) != killed, f"{target} runs again")
+        pid_file = serve.data / "run" / f"{target}.pid"
+        wait_until(lambda: pid_file.exists() and serve.pid(target) != killed, f"{target} runs again", RUNS_AGAIN_S)
 
 
 def store(client: httpx.Client, serve: Serve, data: bytes) -> bool:
@@ -186,14 +190,24 @@ def uid_of(by_uid: dict[str, bytes], data: bytes) -> str:
     return next(uid for uid, known in by_uid.items() if known is data)
 
 
-async def counted(data: Path, what: str, key: str) -> int:
-    url = PrivateServer(data).running_url()
-    assert url is not None
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(f"select count(*) from {what}", key)
-    finally:
-        await connection.close()
+def counted(data: Path, what: str, key: str) -> int:
+    return query(data, f"select count(*) as count from {what}", key)[0]["count"]
+
+
+def query(data: Path, sql: str, *values: object) -> list[asyncpg.Record]:
+    """Rows as the system sees them: what no access rule hides."""
+
+    async def asked() -> list[asyncpg.Record]:
+        url = PrivateServer(data).running_url()
+        assert url is not None
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(f"set app.actor = '{SYSTEM.user_id}'")
+            return await connection.fetch(sql, *values)
+        finally:
+            await connection.close()
+
+    return asyncio.run(asked())
 
 
 def zipped(files: list[bytes]) -> bytes:

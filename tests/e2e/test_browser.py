@@ -3,37 +3,21 @@
 Headless Chromium with software rendering: viewports stay small, and waiting is for what the page says, not for time.
 """
 
-import io
 import json
-import shutil
 import struct
 from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from annotomy.http.static_files import STATIC
+from tests.support.browser import TIMEOUT_MS, pixels_of, saturation, shown_pixels, signed_in, until_coloured
 from tests.support.dicom_files import ct_series
 from tests.support.serve import ADMIN, Serve
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
-TIMEOUT_MS = 60_000
-"""Software rendering on a busy machine: an image that takes a second alone may take many beside other tests."""
 
 VIEWPORT: Any = {"width": 400, "height": 300}
 SLICES, SIZE = 4, 16
@@ -53,33 +37,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Serve]:
         serve.stop()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on PATH (Debian: apt install chromium)")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def page(server: Serve, browser: Browser) -> Generator[Page]:
     """Signed in, on the study list; a page error fails the test."""
-    context = browser.new_context(viewport=VIEWPORT, locale="ko-KR", base_url=server.address)
-    context.set_default_timeout(TIMEOUT_MS)
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto("/")
-    opened.get_by_test_id("username").fill(ADMIN[0])
-    opened.get_by_test_id("password").fill(ADMIN[1])
-    opened.get_by_test_id("sign-in").click()
-    opened.get_by_test_id("study-row").first.wait_for()
-    yield opened
-    context.close()
-    assert errors == []
+    with signed_in(browser, server.address, viewport=VIEWPORT, locale="ko-KR") as opened:
+        yield opened
 
 
 def test_a_wrong_password_is_told_and_does_not_enter(server: Serve, browser: Browser) -> None:
@@ -109,9 +71,9 @@ def test_the_study_list_speaks_both_languages_and_signs_out(page: Page) -> None:
 def test_a_study_opens_and_scrolls(page: Page) -> None:
     page.get_by_test_id("study-row").first.focus()
     page.keyboard.press("Enter")
-    pixels = _shown_pixels(page)
+    pixels = shown_pixels(page)
     assert pixels.max() > 100, "the image is black"
-    assert _saturation(pixels).max() < 10, "a CT without overlay has no colour"
+    assert saturation(pixels).max() < 10, "a CT without overlay has no colour"
     expect(page.get_by_test_id("slice")).to_have_text(f"3 / {SLICES}")
     page.keyboard.press("End")
     expect(page.get_by_test_id("slice")).to_have_text(f"{SLICES} / {SLICES}")
@@ -125,9 +87,9 @@ def test_the_overlay_is_drawn_in_the_colour_of_its_segment(page: Page) -> None:
     page.wait_for_function(
         "() => document.querySelectorAll('[data-testid=segment]').length === 1"  # the list stands
     )
-    _until_coloured(page, coloured=True)
+    until_coloured(page, coloured=True)
     page.get_by_test_id("segment").click()
-    _until_coloured(page, coloured=False)
+    until_coloured(page, coloured=False)
 
 
 def test_ohif_opens_the_same_study(page: Page) -> None:
@@ -136,7 +98,7 @@ def test_ohif_opens_the_same_study(page: Page) -> None:
     ohif = opening.value
     ohif.locator(".cornerstone-canvas").first.wait_for()
     for _ in range(60):
-        if _pixels(ohif.locator(".cornerstone-canvas").first.screenshot())[..., :3].max() > 100:
+        if pixels_of(ohif.locator(".cornerstone-canvas").first.screenshot())[..., :3].max() > 100:
             break
         ohif.wait_for_timeout(500)
     else:
@@ -190,26 +152,3 @@ def _answer_segmentations(page: Page) -> None:
 
     page.route("**/api/v1/segmentations**", answer)
     page.route("**/api/v1/segmentations/**", answer)
-
-
-def _shown_pixels(page: Page) -> np.ndarray:
-    viewport = page.locator("[data-testid=viewport][data-shown=true]")
-    viewport.wait_for()
-    return _pixels(viewport.screenshot())
-
-
-def _until_coloured(page: Page, *, coloured: bool) -> None:
-    for _ in range(40):
-        saturation = _saturation(_shown_pixels(page))
-        if (np.count_nonzero(saturation > 60) > 50) == coloured:
-            return
-        page.wait_for_timeout(250)
-    raise AssertionError(f"the overlay should {'be' if coloured else 'not be'} there")
-
-
-def _pixels(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
-
-
-def _saturation(pixels: np.ndarray) -> np.ndarray:
-    return pixels.max(axis=-1) - pixels.min(axis=-1)

@@ -18,6 +18,8 @@ from annotomy.services import Services
 from annotomy.settings import Settings
 
 PASSWORD = "correct horse battery staple"
+_HASH: dict[str, str] = {}
+"""Of the one password of all test users, hashed once for each run: argon2id is slow on purpose."""
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ class Application:
     app: Litestar
 
     async def add_user(self, username: str, *, is_admin: bool = False) -> Actor:
-        password_hash = await hash_password(PASSWORD)
+        password_hash = _HASH.get(PASSWORD) or _HASH.setdefault(PASSWORD, await hash_password(PASSWORD))
         async with self.services.db.write(SYSTEM) as tx:
             user = await create_user(tx, username=username, password_hash=password_hash, is_admin=is_admin)
         return Actor(user_id=user.id, name=username, is_admin=is_admin)

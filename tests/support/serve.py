@@ -36,9 +36,9 @@ class Serve:
             **environment,
         }
 
-    def launch(self) -> subprocess.Popen[str]:
+    def launch(self, *command: str) -> subprocess.Popen[str]:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "annotomy.cli", "serve"],
+            [sys.executable, "-m", "annotomy.cli", *(command or ("serve",))],
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -87,10 +87,12 @@ async def test_a_nifti_volume_keeps_its_geometry(application: Application, tmp_p
     study = found["study_instance_uids"][0]
     metadata = (await application.client.get(f"/dicom-web/studies/{study}/metadata", headers=headers)).json()
     first = metadata[0]
-    assert first["00200032"]["Value"] == pytest.approx([-40, 30, 12])  # RAS to LPS
+    # RAS to LPS, and the rows of an axial slice run from front to back: the first voxel is the last one of NIfTI's j.
+    assert first["00200032"]["Value"] == pytest.approx([-40, 30 - 7 * 1.1, 12])
     assert first["00280030"]["Value"] == pytest.approx([1.1, 0.9])
-    assert first["00200037"]["Value"] == [1, 0, 0, 0, -1, 0]
+    assert first["00200037"]["Value"] == [1, 0, 0, 0, 1, 0]
     assert (first["00280010"]["Value"], first["00280011"]["Value"]) == ([8], [9])
+    assert first["0008103E"]["Value"] == ["v"], "the file's name is what people know it by"
 
 
 async def test_an_upload_goes_on_where_it_stood(application: Application) -> None:

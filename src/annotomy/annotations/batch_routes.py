@@ -19,7 +19,7 @@ async def _asked(actor: Actor, path: str, key: str | None, request: AnyRequest) 
     return keyed(actor, f"POST {path}", key, await request.body()) if key else None
 
 
-@post("/", status_code=200, operation_id="CreateAnnotations", responses=ANSWER)
+@post("/", status_code=200, operation_id="CreateAnnotations", opt={"permission": "annotation.write"}, responses=ANSWER)
 async def create(
     data: JSONBody[CreateBatch],
     request: AnyRequest,
@@ -31,7 +31,7 @@ async def create(
     return bytes_of(await batch.create_batch(services, actor, data, asked=asked))
 
 
-@post("/edit", status_code=200, operation_id="EditAnnotations", responses=ANSWER)
+@post("/edit", status_code=200, operation_id="EditAnnotations", opt={"permission": "annotation.edit"}, responses=ANSWER)
 async def edit(
     data: JSONBody[EditBatch],
     request: AnyRequest,
@@ -44,7 +44,13 @@ async def edit(
     return bytes_of(await batch.edit_batch(services, actor, data, asked=asked))
 
 
-@post("/delete", status_code=200, operation_id="DeleteAnnotations", responses=ANSWER)
+@post(
+    "/delete",
+    status_code=200,
+    operation_id="DeleteAnnotations",
+    opt={"permission": "annotation.delete"},
+    responses=ANSWER,
+)
 async def remove(
     data: JSONBody[DeleteBatch],
     request: AnyRequest,
@@ -56,7 +62,9 @@ async def remove(
     return bytes_of(await batch.delete_batch(services, actor, data, asked=asked))
 
 
-@post("/step", status_code=200, operation_id="ReviewAnnotations", responses=ANSWER)
+@post(
+    "/step", status_code=200, operation_id="ReviewAnnotations", opt={"permission": "annotation.edit"}, responses=ANSWER
+)
 async def step(
     data: JSONBody[StepBatch],
     request: AnyRequest,

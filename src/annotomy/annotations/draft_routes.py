@@ -15,7 +15,7 @@ from annotomy.services import Services
 Study = Annotated[Uid, QueryParameter(name="study_instance_uid", description="The study that is worked on.")]
 
 
-@put("/{key:str}", operation_id="SaveAnnotationDraft")
+@put("/{key:str}", operation_id="SaveAnnotationDraft", opt={"permission": "own"})
 async def save(
     key: FromPath[str],
     request: Request[Any, Any, Any],
@@ -29,7 +29,7 @@ async def save(
         return await save_draft(tx, study, key, content)
 
 
-@get("/{key:str}", operation_id="GetAnnotationDraft")
+@get("/{key:str}", operation_id="GetAnnotationDraft", opt={"permission": "own"})
 async def read(
     key: FromPath[str], actor: NamedDependency[Actor], services: NamedDependency[Services], study: Study
 ) -> Draft:
@@ -37,7 +37,7 @@ async def read(
         return await get_draft(tx, study, key)
 
 
-@get("/", operation_id="ListAnnotationDrafts")
+@get("/", operation_id="ListAnnotationDrafts", opt={"permission": "own"})
 async def list_(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
@@ -48,7 +48,7 @@ async def list_(
     return Page(items=found, next=None, total=len(found))
 
 
-@delete("/{key:str}", operation_id="DeleteAnnotationDraft")
+@delete("/{key:str}", operation_id="DeleteAnnotationDraft", opt={"permission": "own"})
 async def remove(
     key: FromPath[str], actor: NamedDependency[Actor], services: NamedDependency[Services], study: Study
 ) -> None:

@@ -29,7 +29,7 @@ class StoredReport(msgspec.Struct, frozen=True):
     """Annotations that a report has no place for."""
 
 
-@get("/export", operation_id="ExportAnnotations", exclude_from_compression=True)
+@get("/export", operation_id="ExportAnnotations", opt={"permission": "annotation.read"}, exclude_from_compression=True)
 async def export_(
     asked: NamedDependency[Filter],
     actor: NamedDependency[Actor],
@@ -48,7 +48,7 @@ async def export_(
     return Response(made.body, media_type=MEDIA_TYPES[form], headers=headers)
 
 
-@post("/export/sr", operation_id="StoreAnnotationReport")
+@post("/export/sr", operation_id="StoreAnnotationReport", opt={"permission": "study.store"})
 async def store_report(
     asked: NamedDependency[Filter], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> StoredReport:
@@ -59,7 +59,13 @@ async def store_report(
     )
 
 
-@post("/import", status_code=200, operation_id="ImportAnnotations", request_max_body_size=intake.MAX_REPORT_BYTES)
+@post(
+    "/import",
+    status_code=200,
+    operation_id="ImportAnnotations",
+    opt={"permission": "annotation.write"},
+    request_max_body_size=intake.MAX_REPORT_BYTES,
+)
 async def import_(
     request: AnyRequest,
     project_id: FromQuery[UUID],

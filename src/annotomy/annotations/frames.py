@@ -10,22 +10,15 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import UID
 
 from annotomy.annotations.geometry import FrameGeometry
 from annotomy.annotations.measure import FramePixels
-from annotomy.archive.retrieve import (
-    InstanceLocation,
-    frame_ranges,
-    headers,
-    locate,
-    read_dataset,
-    read_header,
-)
+from annotomy.archive.decode import FrameSource, decode_frames
+from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
 from annotomy.db.engine import ReadTx
-from annotomy.dicom.pixels import PixelError, decode_frame, modality_values
+from annotomy.dicom.pixels import PixelError
 from annotomy.errors import NotFound
 from annotomy.services import Services
 
@@ -34,10 +27,6 @@ MAX_KEPT_IMAGES = 1000
 MAX_KEPT_PIXELS_BYTES = 64 << 20
 """Decoded frames that are kept by a process: 64 of 512 x 512."""
 
-_PIXEL_DESCRIPTION = (
-    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
-)  # fmt: skip
 _PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 """Its pixels may be floating point numbers, which frames are not decoded to here."""
 _UNIT_OF_RESCALE_TYPE = {"HU": "[hnsf'U]", "OD": "[OD]", "MGML": "mg/mL"}
@@ -48,13 +37,15 @@ _UNIT_OF_PET = {"BQML": "Bq/ml", "GML": "g/ml", "CNTS": "{counts}", "PROPCPS": "
 class Image:
     """One instance of the archive that has frames."""
 
-    location: InstanceLocation
     header: FileDataset
-    ranges: list[tuple[int, int]]
-    """Where each frame lies in the blob; empty when only the whole file tells."""
+    source: FrameSource
+
+    @property
+    def location(self) -> InstanceLocation:
+        return self.source.at
 
 
-_headers: "OrderedDict[str, tuple[FileDataset, list[tuple[int, int]]]]" = OrderedDict()
+_images: "OrderedDict[str, Image]" = OrderedDict()
 _pixels: "OrderedDict[tuple[str, int], FramePixels]" = OrderedDict()
 
 
@@ -66,14 +57,15 @@ async def find_image(tx: ReadTx, sop_instance_uid: str) -> tuple[InstanceLocatio
         return None, None
     if location.number_of_frames == 0:
         return location, None
-    kept = _headers.get(location.blob_address)
-    if kept is None:
+    known = _images.get(location.blob_address)
+    if known is None or known.location != location:
         [compressed] = await headers(tx, [location])
-        kept = (await asyncio.to_thread(read_header, compressed), await frame_ranges(tx, location))
-        _headers[location.blob_address] = kept
-        if len(_headers) > MAX_KEPT_IMAGES:
-            _headers.popitem(last=False)
-    return location, Image(location, *kept)
+        header = await asyncio.to_thread(read_header, compressed)
+        known = Image(header, FrameSource(location, compressed, await frame_ranges(tx, location)))
+        _images[location.blob_address] = known
+        if len(_images) > MAX_KEPT_IMAGES:
+            _images.popitem(last=False)
+    return location, known
 
 
 def frame_geometry(image: Image, frame_index: int) -> FrameGeometry:
@@ -105,58 +97,23 @@ async def frame_pixels(services: Services, image: Image, frame_index: int) -> Fr
     if known is not None:
         _pixels.move_to_end(key)
         return known
-    if (
-        int(image.header.get("SamplesPerPixel", 1)) != 1
-        or str(image.header.PhotometricInterpretation) == "PALETTE COLOR"
-    ):
+    header = image.header
+    if image.location.sop_class_uid == _PARAMETRIC_MAP or int(header.get("SamplesPerPixel", 1)) != 1:
         return None
-    dataset, index = await _frame_dataset(services, image, frame_index)
+    if str(header.get("PhotometricInterpretation", "")) == "PALETTE COLOR":
+        return None
+    group = _group(header, frame_index, "PixelValueTransformationSequence")
     try:
-        values = await asyncio.to_thread(lambda: modality_values(dataset, decode_frame(dataset, index)))
+        [values] = await decode_frames(services, image.source, [frame_index], units=group is header)
     except PixelError:
         return None
-    found = FramePixels(values, _unit(image.header, dataset))
+    if group is not header:  # enhanced images keep the rescale with the frame (PS3.3 C.7.6.16.2.9)
+        values = values * float(group.get("RescaleSlope", 1)) + float(group.get("RescaleIntercept", 0))
+    found = FramePixels(np.asarray(values, np.float32), _unit(header, group))
     _pixels[key] = found
     while sum(one.values.nbytes for one in _pixels.values()) > MAX_KEPT_PIXELS_BYTES:
         _pixels.popitem(last=False)
     return found
-
-
-async def _frame_dataset(services: Services, image: Image, frame_index: int) -> tuple[Dataset, int]:
-    """What decodes to the one frame, and the frame's index in it: only its own bytes are read where that can be."""
-    location, header = image.location, image.header
-    if not image.ranges or int(header.BitsAllocated) % 8:
-        return _described(header, await read_dataset(services, location), frame_index), frame_index
-    data = await services.blobs.read(location.blob_address, *image.ranges[frame_index])
-    dataset = Dataset()
-    dataset.file_meta = header.file_meta
-    for keyword in _PIXEL_DESCRIPTION:
-        if keyword in header:
-            dataset[keyword] = header[keyword]
-    dataset.NumberOfFrames = 1
-    dataset.PixelData = encapsulate([_fragments(data)]) if UID(location.transfer_syntax_uid).is_compressed else data
-    dataset["PixelData"].VR = "OB" if UID(location.transfer_syntax_uid).is_compressed else "OW"
-    return _described(header, dataset, frame_index), 0
-
-
-def _described(header: Dataset, dataset: Dataset, frame_index: int) -> Dataset:
-    """With the frame's own rescale, which enhanced images keep in a functional group (PS3.3 C.7.6.16.2.9)."""
-    group = _group(header, frame_index, "PixelValueTransformationSequence")
-    if group is not header:
-        for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
-            if keyword in group:
-                dataset[keyword] = group[keyword]
-    return dataset
-
-
-def _fragments(frame: bytes) -> bytes:
-    """The fragments of an encapsulated frame joined (PS3.5 A.4)."""
-    at, pieces = 0, list[bytes]()
-    while at + 8 <= len(frame) and frame[at : at + 4] == b"\xfe\xff\x00\xe0":
-        length = int.from_bytes(frame[at + 4 : at + 8], "little")
-        pieces.append(frame[at + 8 : at + 8 + length])
-        at += 8 + length
-    return b"".join(pieces)
 
 
 def _group(header: Dataset, frame_index: int, name: str) -> Dataset:
@@ -188,9 +145,9 @@ def _is_orthonormal(directions: tuple[float, ...]) -> bool:
     )
 
 
-def _unit(header: Dataset, dataset: Dataset) -> str:
+def _unit(header: Dataset, rescale: Dataset) -> str:
     """UCUM of the values after the modality transformation (PS3.3 C.11.1.1.2); `1` where the header does not say."""
-    kind = str(dataset.get("RescaleType") or "")
+    kind = str(rescale.get("RescaleType") or "")
     if not kind and str(header.get("Modality", "")) == "CT":
         kind = "HU"  # PS3.3 C.8.2.1.1.2: the output units of CT are Hounsfield units where no type says otherwise
     return _UNIT_OF_RESCALE_TYPE.get(kind) or _UNIT_OF_PET.get(str(header.get("Units", "")), "1")

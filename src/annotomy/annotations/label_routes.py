@@ -17,7 +17,7 @@ from annotomy.http.pages import Page
 from annotomy.services import Services
 
 
-@get("/", operation_id="ListLabels")
+@get("/", operation_id="ListLabels", opt={"permission": "annotation.read"})
 async def list_(
     project_id: FromQuery[UUID],
     actor: NamedDependency[Actor],
@@ -30,7 +30,7 @@ async def list_(
     return Page(items=found, next=None, total=len(found))
 
 
-@post("/", operation_id="CreateLabel")
+@post("/", operation_id="CreateLabel", opt={"permission": "project.manage"})
 async def create(
     data: JSONBody[NewLabel], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[ProjectLabel]:
@@ -39,7 +39,7 @@ async def create(
     return Response(made, status_code=201, headers={"ETag": etag(made.version)})
 
 
-@get("/{label_id:uuid}", operation_id="GetLabel")
+@get("/{label_id:uuid}", operation_id="GetLabel", opt={"permission": "annotation.read"})
 async def read(
     label_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[ProjectLabel]:
@@ -48,7 +48,7 @@ async def read(
     return Response(found, headers={"ETag": etag(found.version)})
 
 
-@patch("/{label_id:uuid}", operation_id="EditLabel")
+@patch("/{label_id:uuid}", operation_id="EditLabel", opt={"permission": "project.manage"})
 async def edit(
     label_id: FromPath[UUID],
     data: JSONBody[LabelEdit],
@@ -63,7 +63,11 @@ async def edit(
     return Response(made, headers={"ETag": etag(made.version)})
 
 
-@get("/{project_id:uuid}/annotation-settings", operation_id="GetAnnotationSettings")
+@get(
+    "/{project_id:uuid}/annotation-settings",
+    operation_id="GetAnnotationSettings",
+    opt={"permission": "annotation.read"},
+)
 async def read_settings(
     project_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Settings:
@@ -71,7 +75,9 @@ async def read_settings(
         return await get_settings(tx, project_id)
 
 
-@put("/{project_id:uuid}/annotation-settings", operation_id="SetAnnotationSettings")
+@put(
+    "/{project_id:uuid}/annotation-settings", operation_id="SetAnnotationSettings", opt={"permission": "project.manage"}
+)
 async def write_settings(
     project_id: FromPath[UUID],
     data: JSONBody[Settings],

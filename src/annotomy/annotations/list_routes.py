@@ -37,7 +37,7 @@ async def provide_filter(
     return Filter(**locals())
 
 
-@get("/", operation_id="ListAnnotations", exclude_from_compression=True,
+@get("/", operation_id="ListAnnotations", opt={"permission": "annotation.read"}, exclude_from_compression=True,
      responses={200: ResponseSpec(data_container=Page[Annotation], generate_examples=False)})  # fmt: skip
 async def list_(
     asked: NamedDependency[Filter],

@@ -81,7 +81,7 @@ async def _page(
         total = len(found)
     else:
         counted = await tx.fetchval(
-            f"select count(*) from (select from annotations a where {conditions} limit {MAX_COUNTED + 1}) counted",
+            f"select count(*) from (select from annotations a {rights.SEEN} where {conditions} limit {MAX_COUNTED + 1}) counted",
             *values,
         )
         total = counted if counted <= MAX_COUNTED else None

@@ -1,7 +1,8 @@
 """Who may do what with annotations: the one place where this feature asks `projects/access.py`.
 
-A reading of rows carries `readable`; whatever it does not find does not exist for the actor. Annotations on a study that
-the archive holds are seen by who sees the study; those on images that live elsewhere, by the project's members.
+A reading of rows carries `readable` and comes from `SEEN`; whatever it does not find does not exist for the actor. Annotations
+on a study that the archive holds are seen by who sees the study, and the series where one is named, in the project; those
+on images that live elsewhere, by the members whose role reads them.
 """
 
 from enum import StrEnum
@@ -9,7 +10,7 @@ from uuid import UUID
 
 from annotomy.db.engine import ReadTx
 from annotomy.errors import NotFound
-from annotomy.projects.access import Permission, require, visible_studies
+from annotomy.projects.access import Permission, require, require_own_or_all, visible_work
 
 
 class Action(StrEnum):
@@ -21,31 +22,38 @@ class Action(StrEnum):
     MANAGE = "manage"
 
 
-_PERMISSIONS = {
+_OF_PROJECT = {
     Action.CREATE: Permission.ANNOTATION_WRITE,
     Action.READ: Permission.ANNOTATION_READ,
-    Action.EDIT: Permission.ANNOTATION_WRITE,
-    Action.DELETE: Permission.ANNOTATION_WRITE,
     Action.REVIEW: Permission.REVIEW,
     Action.MANAGE: Permission.PROJECT_MANAGE,
 }
 
-_MEMBER = """exists (select from project_members m where m.project_id = {alias}.project_id
- and m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
- and (m.expires_at is null or m.expires_at > now())
- and ((select nullif(current_setting('app.project', true), '')) is null
-      or m.project_id = (select nullif(current_setting('app.project', true), '')::uuid)))"""
-
 
 async def require_right(tx: ReadTx, action: Action, project_id: UUID, *, owner_id: UUID | None = None) -> None:
-    """Raises NotFound where the project is not the actor's to know, else Forbidden. `owner_id` is the annotation's author."""
-    del owner_id  # every right reaches everybody's annotations until rights tell own from all
-    await require(tx, tx.actor, _PERMISSIONS[action], project_id)
+    """Raises NotFound where the object is not the actor's to know, else Forbidden.
+
+    `owner_id` is the annotation's author: reading, editing and deleting tell one's own from everybody's.
+    """
+    if owner_id is not None and action in (Action.READ, Action.EDIT, Action.DELETE):
+        await require_own_or_all(tx, tx.actor, f"annotation.{action.value}", project_id, owner_id)
+        return
+    await require(tx, tx.actor, _OF_PROJECT[action], project_id)
+
+
+SEEN = """left join lateral (select true as yes from visibility v where v.study_id = a.study_id and v.project_id = a.project_id
+ and (v.series_id is null or a.series_instance_uid is null
+      or v.series_id = (select id from series where series_instance_uid = a.series_instance_uid)) limit 1) seen on true"""
+"""Joins each annotation `a` with whether its study, and its series, are visible. A lateral join, whose answer for the study
+that most rows of a list share is remembered; as a condition, PostgreSQL would collect all visible studies for each list."""
 
 
 def readable(alias: str) -> str:
-    """The predicate that every read of annotations carries; `alias` is the table's in the statement."""
-    return f"{_MEMBER.format(alias=alias)} and ({alias}.study_id is null or {visible_studies(f'{alias}.study_id')})"
+    """The predicate that every read of annotations carries, besides the join `SEEN`."""
+    return (
+        f"({alias}.study_id is null or seen.yes)"
+        f" and {visible_work('annotation', f'{alias}.project_id', f'{alias}.created_by')}"
+    )
 
 
 async def require_target(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:

@@ -34,6 +34,7 @@ def bytes_of(answer: Answer) -> Response[bytes]:
 @post(
     "/",
     operation_id="CreateAnnotation",
+    opt={"permission": "annotation.write"},
     responses={201: ResponseSpec(data_container=Annotation, generate_examples=False)},
 )
 async def create(
@@ -48,7 +49,7 @@ async def create(
     return bytes_of(await create_annotation(services, actor, data, asked=asked))
 
 
-@get("/{annotation_id:uuid}", operation_id="GetAnnotation")
+@get("/{annotation_id:uuid}", operation_id="GetAnnotation", opt={"permission": "annotation.read"})
 async def read(
     annotation_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Annotation]:
@@ -57,7 +58,12 @@ async def read(
     return _annotation(found)
 
 
-@patch("/{annotation_id:uuid}", operation_id="EditAnnotation", responses=ANNOTATION_ANSWER)
+@patch(
+    "/{annotation_id:uuid}",
+    operation_id="EditAnnotation",
+    opt={"permission": "annotation.edit"},
+    responses=ANNOTATION_ANSWER,
+)
 async def edit(
     annotation_id: FromPath[UUID],
     request: AnyRequest,
@@ -76,7 +82,9 @@ async def edit(
     return bytes_of(await edit_annotation(services, actor, annotation_id, data, expected_version=version, asked=asked))
 
 
-@delete("/{annotation_id:uuid}", status_code=204, operation_id="DeleteAnnotation")
+@delete(
+    "/{annotation_id:uuid}", status_code=204, operation_id="DeleteAnnotation", opt={"permission": "annotation.delete"}
+)
 async def remove(
     annotation_id: FromPath[UUID],
     request: AnyRequest,
@@ -95,7 +103,12 @@ async def remove(
     return Response(None, status_code=204, headers={"ETag": etag(made.version)})
 
 
-@post("/{annotation_id:uuid}/restore", status_code=200, operation_id="RestoreAnnotation")
+@post(
+    "/{annotation_id:uuid}/restore",
+    status_code=200,
+    operation_id="RestoreAnnotation",
+    opt={"permission": "annotation.edit"},
+)
 async def restore(
     annotation_id: FromPath[UUID],
     data: JSONBody[Restore],
@@ -125,7 +138,12 @@ async def _step(
     return _annotation(made)
 
 
-@post("/{annotation_id:uuid}/submit", status_code=200, operation_id="SubmitAnnotation")
+@post(
+    "/{annotation_id:uuid}/submit",
+    status_code=200,
+    operation_id="SubmitAnnotation",
+    opt={"permission": "annotation.edit"},
+)
 async def submit(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -137,7 +155,7 @@ async def submit(
     return await _step(services, actor, annotation_id, "submit", data, if_match)
 
 
-@post("/{annotation_id:uuid}/approve", status_code=200, operation_id="ApproveAnnotation")
+@post("/{annotation_id:uuid}/approve", status_code=200, operation_id="ApproveAnnotation", opt={"permission": "review"})
 async def approve(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -149,7 +167,7 @@ async def approve(
     return await _step(services, actor, annotation_id, "approve", data, if_match)
 
 
-@post("/{annotation_id:uuid}/reject", status_code=200, operation_id="RejectAnnotation")
+@post("/{annotation_id:uuid}/reject", status_code=200, operation_id="RejectAnnotation", opt={"permission": "review"})
 async def reject(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -161,7 +179,12 @@ async def reject(
     return await _step(services, actor, annotation_id, "reject", data, if_match)
 
 
-@post("/{annotation_id:uuid}/reopen", status_code=200, operation_id="ReopenAnnotation")
+@post(
+    "/{annotation_id:uuid}/reopen",
+    status_code=200,
+    operation_id="ReopenAnnotation",
+    opt={"permission": "annotation.edit"},
+)
 async def reopen(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -173,7 +196,7 @@ async def reopen(
     return await _step(services, actor, annotation_id, "reopen", data, if_match)
 
 
-@get("/{annotation_id:uuid}/versions", operation_id="ListAnnotationVersions")
+@get("/{annotation_id:uuid}/versions", operation_id="ListAnnotationVersions", opt={"permission": "annotation.read"})
 async def versions(
     annotation_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Page[VersionEntry]:
@@ -183,7 +206,11 @@ async def versions(
     return Page(items=found, next=None, total=len(found))
 
 
-@get("/{annotation_id:uuid}/versions/{version:int}", operation_id="GetAnnotationVersion")
+@get(
+    "/{annotation_id:uuid}/versions/{version:int}",
+    operation_id="GetAnnotationVersion",
+    opt={"permission": "annotation.read"},
+)
 async def version(
     annotation_id: FromPath[UUID],
     version: FromPath[int],

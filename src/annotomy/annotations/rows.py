@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from annotomy.annotations.rights import SEEN
 from annotomy.annotations.schemas import Annotation, Content, Summary
 
 ANNOTATION = (
@@ -18,7 +19,7 @@ SUMMARY = (
     " a.label::text, a.state, a.version, a.created_by, u.username, a.updated_at, a.deleted_at"
 )
 EDITABLE = Content.__struct_fields__
-FROM = "annotations a join users u on u.id = a.created_by"
+FROM = f"annotations a join users u on u.id = a.created_by {SEEN}"
 
 _LENGTH = len(Annotation.__struct_fields__)
 _JSON_OF_ANNOTATION = range(8, 13)

@@ -54,3 +54,11 @@ class InconsistentHierarchy(StoreRefused):
     slug = "inconsistent-hierarchy"
     title = "The UIDs contradict what is stored"
     failure_reason = 0xA900
+
+
+class AnotherInstance(StoreRefused):
+    """The data set's SOP class or instance UID is not the one that the message around it names. The sender is at fault."""
+
+    slug = "another-instance"
+    title = "The data set is not what was announced"
+    failure_reason = 0xA900

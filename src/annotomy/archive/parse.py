@@ -1,38 +1,28 @@
 """From a file to what the archive keeps of it: columns for queries, the header's bytes, the table of frames.
 
-Runs in a thread: it reads headers only and never decodes pixels.
+Runs in a thread: it reads headers only and never decodes pixels. The bytes are untrusted: `dicom/scanner.py` checks
+their structure, and nothing here reads what it has not passed.
 """
 
-import io
-import re
-import struct
-import warnings
+import mmap
+import unicodedata
 import zlib
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 import zstandard
-from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.encaps import parse_basic_offsets, parse_fragments
-from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
-from pydicom.uid import UID
+from blake3 import blake3
 
 from annotomy.archive.errors import NotDicom
+from annotomy.dicom.attributes import Attributes, tags_of
+from annotomy.dicom.frames import Dimensions, frame_table
+from annotomy.dicom.scanner import Scan, ScanError, is_uid, scan
+from annotomy.projects.attributes import ATTRIBUTES, Table, of_table, rule_values
 
 EARLIEST = datetime(1800, 1, 1)
 """Where studies without a date stand in time order."""
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_UID = re.compile(r"^[0-9.]{1,64}$")
-_PIXEL_TAGS = {Tag(0x7FE00008), Tag(0x7FE00009), Tag(0x7FE00010)}
-MAX_PIXELS = 1 << 34
-"""Samples in one instance: rows x columns x frames x samples. A whole-slide level stays below; a lie does not."""
-
-MAX_INFLATED_BYTES = 256 << 20
-"""A deflated file is read in memory; images of this size are not sent deflated."""
 
 # What QIDO-RS answers at each level (PS3.18 10.6.3.3), beside the counts that are computed.
 STUDY_KEYWORDS = (
@@ -50,6 +40,12 @@ INSTANCE_KEYWORDS = (
 )  # fmt: skip
 
 
+_PIXEL_KEYWORDS = ("SamplesPerPixel", "PhotometricInterpretation")
+_WANTED = tags_of({*STUDY_KEYWORDS, *SERIES_KEYWORDS, *INSTANCE_KEYWORDS, *_PIXEL_KEYWORDS, *ATTRIBUTES})
+_EXTENDED_OFFSET_TABLE = 0x7FE00001
+_WANTED_TAGS = frozenset(tag for tag, _ in _WANTED.values()) | {_EXTENDED_OFFSET_TABLE}
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedInstance:
     study_instance_uid: str
@@ -60,7 +56,10 @@ class ParsedInstance:
     series_columns: dict[str, Any]
     instance_columns: dict[str, Any]
     header: bytes
-    """zstd of the file's bytes before its pixel data element (the whole file when it has none)."""
+    """zstd of the file's bytes before its pixel data element (the whole file when it has none).
+
+    Of a deflated file it is the meta information and the data set before the pixel data, deflated again: a file itself.
+    """
     frames: bytes
     """Little-endian uint64 pairs (offset, length) in the file; an encapsulated frame includes its item headers.
 
@@ -70,186 +69,139 @@ class ParsedInstance:
 
 def parse_instance(source: bytes | Path) -> ParsedInstance:
     """Raises NotDicom, whose text names what is wrong and never a value of the file."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-    with file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values are kept as they are; the ingest report is the place to tell
-        try:
-            _refuse_inflation_bomb(file)
-            dataset = dcmread(file, stop_before_pixels=True, force=False)
-            return _parse(dataset, file)
-        except InvalidDicomError as error:
-            raise NotDicom("The file has no DICOM preamble and file meta information.") from error
-        except (EOFError, struct.error, OSError, ValueError, TypeError, AttributeError, NotImplementedError, RecursionError,
-                KeyError, IndexError, OverflowError, zlib.error) as error:  # fmt: skip
-            raise NotDicom(f"The file cannot be read as DICOM ({type(error).__name__}).") from error
+    try:
+        if isinstance(source, bytes):
+            return _parse(scan(source, _WANTED_TAGS), source)
+        with source.open("rb") as file:
+            if source.stat().st_size == 0:
+                raise NotDicom("The file is empty.")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                return _parse(scan(mapped, _WANTED_TAGS), mapped)
+    except ScanError as error:
+        raise NotDicom(str(error)) from error
 
 
-def _parse(dataset: FileDataset, file: Any) -> ParsedInstance:
-    syntax = UID(str(getattr(dataset.file_meta, "TransferSyntaxUID", "")))
-    if not syntax:
-        raise NotDicom("The file names no transfer syntax.")
+def _parse(found: Scan, file: bytes | mmap.mmap) -> ParsedInstance:
+    attributes = Attributes(found, _WANTED)
     uids = {
-        name: _uid(dataset, name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+        name: _uid(found, name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
     }
-    pixel_start = 0 if syntax.is_deflated else file.tell()
-    frames = b"" if syntax.is_deflated else _frame_table(dataset, file, encapsulated=syntax.is_compressed)
-    file.seek(0)
-    header = file.read(pixel_start or None)
-    study_date = _date(dataset, "StudyDate")
-    patient_name = _text(dataset, "PatientName", 400)
+    frames, number_of_frames = b"", 0
+    if found.pixels is not None:
+        dimensions = _dimensions(found, attributes)
+        frames, number_of_frames = frame_table(found, dimensions), dimensions.frames
     return ParsedInstance(
         study_instance_uid=uids["StudyInstanceUID"],
         series_instance_uid=uids["SeriesInstanceUID"],
         sop_instance_uid=uids["SOPInstanceUID"],
         sop_class_uid=uids["SOPClassUID"],
-        study_columns={
-            "study_instance_uid": uids["StudyInstanceUID"],
-            "patient_id": _text(dataset, "PatientID", 128),
-            "patient_name": patient_name,
-            "name_key": patient_name.lower(),
-            "patient_birth_date": _date(dataset, "PatientBirthDate"),
-            "patient_sex": _text(dataset, "PatientSex", 16),
-            "study_date": study_date,
-            "study_time": _text(dataset, "StudyTime", 16),
-            "study_at": _moment(study_date, _text(dataset, "StudyTime", 16)),
-            "study_description": _text(dataset, "StudyDescription", 128),
-            "accession_number": _text(dataset, "AccessionNumber", 64),
-            "attributes": _json(dataset, STUDY_KEYWORDS),
-        },
+        study_columns=_study_columns(attributes, uids["StudyInstanceUID"]),
         series_columns={
             "series_instance_uid": uids["SeriesInstanceUID"],
-            "modality": _text(dataset, "Modality", 16),
-            "series_number": _whole(dataset, "SeriesNumber"),
-            "series_description": _text(dataset, "SeriesDescription", 128),
-            "body_part_examined": _text(dataset, "BodyPartExamined", 64),
-            "attributes": _json(dataset, SERIES_KEYWORDS),
+            "modality": attributes.text("Modality", 16),
+            "series_number": attributes.whole("SeriesNumber"),
+            "series_description": attributes.text("SeriesDescription", 128),
+            "body_part_examined": attributes.text("BodyPartExamined", 64),
+            "attributes": attributes.json(SERIES_KEYWORDS),
+            "rule_values": _rule_values(attributes, "series"),
         },
         instance_columns={
             "sop_instance_uid": uids["SOPInstanceUID"],
             "sop_class_uid": uids["SOPClassUID"],
-            "transfer_syntax_uid": str(syntax),
-            "instance_number": _whole(dataset, "InstanceNumber"),
-            "image_rows": _whole(dataset, "Rows"),
-            "image_columns": _whole(dataset, "Columns"),
-            "number_of_frames": _number_of_frames(dataset, syntax, frames),
-            "attributes": _json(dataset, INSTANCE_KEYWORDS),
+            "transfer_syntax_uid": found.transfer_syntax_uid,
+            "instance_number": attributes.whole("InstanceNumber"),
+            "image_rows": attributes.whole("Rows"),
+            "image_columns": attributes.whole("Columns"),
+            "number_of_frames": number_of_frames,
+            "data_set_digest": _data_set_digest(found, file),
+            "attributes": attributes.json(INSTANCE_KEYWORDS),
+            "rule_values": _rule_values(attributes, "instance"),
         },
-        header=zstandard.ZstdCompressor(level=3).compress(header),
+        header=zstandard.ZstdCompressor(level=3).compress(_header(found, file)),
         frames=frames,
     )
 
 
-def _refuse_inflation_bomb(file: Any) -> None:
-    """pydicom inflates a deflated file whole; here it is tried piecewise against the limit first."""
-    head = file.read(4096)
-    if _DEFLATED in head and len(head) >= 144:
-        # (0002,0000) is the first element after the preamble (PS3.10 7.1) and tells how long the meta information is.
-        file.seek(144 + struct.unpack("<I", head[140:144])[0])
-        inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        pending = file.read()
-        while pending and not inflater.eof:
-            inflated += len(inflater.decompress(pending, 1 << 20))
-            pending = inflater.unconsumed_tail
-            if inflated > MAX_INFLATED_BYTES:
-                raise NotDicom("The deflated file grows beyond the limit.")
-    file.seek(0)
+def _study_columns(attributes: Attributes, study_instance_uid: str) -> dict[str, Any]:
+    patient_name = attributes.text("PatientName", 400)
+    study_date, study_time = _date(attributes, "StudyDate"), attributes.text("StudyTime", 16)
+    return {
+        "study_instance_uid": study_instance_uid,
+        "patient_id": attributes.text("PatientID", 128),
+        "patient_name": patient_name,
+        "name_key": name_key(patient_name),
+        "patient_birth_date": _date(attributes, "PatientBirthDate"),
+        "patient_sex": attributes.text("PatientSex", 16),
+        "study_date": study_date,
+        "study_time": study_time,
+        "study_at": _moment(study_date, study_time),
+        "study_description": attributes.text("StudyDescription", 128),
+        "accession_number": attributes.text("AccessionNumber", 64),
+        "attributes": attributes.json(STUDY_KEYWORDS),
+        "rule_values": _rule_values(attributes, "study"),
+    }
 
 
-def _number_of_frames(dataset: Dataset, syntax: UID, frames: bytes) -> int:
-    if frames:
-        return len(frames) // 16
-    whole = syntax.is_deflated or not syntax.is_little_endian
-    return int(dataset.get("NumberOfFrames", 1) or 1) if whole and "BitsAllocated" in dataset else 0
+def _rule_values(attributes: Attributes, table: Table) -> dict[str, list[str]]:
+    return rule_values(table, ((name, attributes.texts(name)) for name in of_table(table) if not name.endswith("UID")))
 
 
-def _frame_table(dataset: Dataset, file: Any, *, encapsulated: bool) -> bytes:
-    """`file` stands at the pixel data element, or at the end of the file when there is none."""
-    start = file.tell()
-    head = file.read(12)
-    size = file.seek(0, io.SEEK_END)
-    if len(head) < 8:
-        return b""
-    tag, explicit = struct.unpack("<HH", head[:4]), not dataset.is_implicit_VR
-    if Tag(tag) not in _PIXEL_TAGS:
-        return b""
-    length = struct.unpack("<I", head[8:12] if explicit else head[4:8])[0]
-    value_at = start + (12 if explicit else 8)
-    count = int(dataset.get("NumberOfFrames", 1) or 1)
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if not (count >= 1 and rows * columns * count * int(dataset.get("SamplesPerPixel", 1)) <= MAX_PIXELS):
-        raise NotDicom("The image dimensions are out of bounds.")
-    if encapsulated:
-        return _encapsulated_frames(file, value_at, size, count, dataset)
-    if value_at + length > size:
-        raise NotDicom("The pixel data is cut off.")
-    bits = int(dataset.BitsAllocated)
-    samples = rows * columns * int(dataset.get("SamplesPerPixel", 1))
-    if str(dataset.get("PhotometricInterpretation", "")) == "YBR_FULL_422":
-        samples = samples * 2 // 3
-    if bits == 1:  # frames of one bit may begin inside a byte: told by the whole element (PS3.5 8.1.1)
-        if samples % 8:
-            return struct.pack("<QQ", value_at, length) * count
-        frame_bytes = samples // 8
-    else:
-        frame_bytes = samples * ((bits + 7) // 8)
-    if frame_bytes * count > length:
-        raise NotDicom("The pixel data is shorter than its dimensions say.")
-    return b"".join(struct.pack("<QQ", value_at + n * frame_bytes, frame_bytes) for n in range(count))
+def name_key(name: str) -> str:
+    """What names are compared by: without case, composed (NFC), without the empty components at a group's end."""
+    folded = unicodedata.normalize("NFC", name).lower()
+    return "=".join(group.rstrip("^ ") for group in folded.split("=")).rstrip("=")
 
 
-def _encapsulated_frames(file: Any, value_at: int, size: int, count: int, dataset: Dataset) -> bytes:
-    file.seek(value_at)
-    basic = parse_basic_offsets(file)
-    first = file.tell()
-    _, fragments = parse_fragments(file)
-    if not fragments:
-        raise NotDicom("The pixel data has no fragments.")
-    last = fragments[-1]
-    file.seek(last + 4)
-    end = last + 8 + struct.unpack("<I", file.read(4))[0]
-    if end > size:
-        raise NotDicom("The pixel data is cut off.")
-    if count == 1:
-        starts = [fragments[0]]
-    elif len(basic) == count:
-        starts = [first + offset for offset in basic]
-    elif len(fragments) == count:
-        starts = list(fragments)
-    elif "ExtendedOffsetTable" in dataset:
-        offsets = struct.unpack(f"<{count}Q", dataset.ExtendedOffsetTable[: 8 * count])
-        starts = [first + offset for offset in offsets]
-    else:
-        raise NotDicom("The frames of the compressed pixel data cannot be told apart.")
-    if any(not first <= s < end for s in starts) or sorted(starts) != starts:
-        raise NotDicom("The table of frames points outside the pixel data.")
-    stops = [*starts[1:], end]
-    return b"".join(struct.pack("<QQ", start, stop - start) for start, stop in zip(starts, stops, strict=True))
+def _data_set_digest(found: Scan, file: bytes | mmap.mmap) -> bytes:
+    """Two files with the same data set differ by who wrote their meta information; they are the same instance."""
+    hasher = blake3(found.transfer_syntax_uid.encode())
+    with memoryview(file) as whole, whole[found.meta_end :] as data_set:
+        hasher.update(data_set)
+    return hasher.digest()
 
 
-def _uid(dataset: Dataset, keyword: str) -> str:
-    text = _text(dataset, keyword, 100)
-    if not _UID.match(text):
+def _header(found: Scan, file: bytes | mmap.mmap) -> bytes:
+    if not found.deflated:
+        return file[: found.header_end]
+    deflater = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    plain = found.data[found.meta_end : found.header_end]
+    return file[: found.meta_end] + deflater.compress(plain) + deflater.flush()
+
+
+def _dimensions(found: Scan, attributes: Attributes) -> Dimensions:
+    numbers = {name: attributes.whole(name) for name in ("Rows", "Columns", "BitsAllocated")}
+    for name, number in numbers.items():
+        if number is None:
+            raise NotDicom(f"The image has pixel data, but {name} is missing or is no number.")
+    frames = attributes.whole("NumberOfFrames")
+    if frames is None and attributes.text("NumberOfFrames", 16):
+        raise NotDicom("NumberOfFrames is no number.")
+    samples = attributes.whole("SamplesPerPixel")
+    return Dimensions(
+        rows=numbers["Rows"] or 0,
+        columns=numbers["Columns"] or 0,
+        frames=frames or 1,  # some writers say 0 of a single frame
+        samples=1 if samples is None else samples,
+        bits=numbers["BitsAllocated"] or 0,
+        half_chroma=attributes.text("PhotometricInterpretation", 16) == "YBR_FULL_422",
+        extended_offsets=found.value(_EXTENDED_OFFSET_TABLE) or b"",
+    )
+
+
+def _uid(found: Scan, keyword: str) -> str:
+    """As the file says it, without padding: what is cleaned would be another UID than readers of the file see."""
+    value = found.value(_WANTED[keyword][0]) or b""
+    if not is_uid(value):
         raise NotDicom(f"{keyword} is missing or is no UID.")
-    return text
+    return value.rstrip(b"\0 ").decode("ascii")
 
 
-def _text(dataset: Dataset, keyword: str, limit: int) -> str:
-    value = dataset.get(keyword)
-    return "" if value is None else str(value).replace("\0", "").strip()[:limit]
-
-
-def _whole(dataset: Dataset, keyword: str) -> int | None:
-    try:
-        value = int(str(dataset.get(keyword)).split(".")[0])
-    except ValueError:
+def _date(attributes: Attributes, keyword: str) -> date | None:
+    text = attributes.text(keyword, 10).replace(".", "")
+    if not (len(text) == 8 and text.isascii() and text.isdigit()):
         return None
-    return value if -(1 << 31) <= value < 1 << 31 else None
-
-
-def _date(dataset: Dataset, keyword: str) -> date | None:
-    text = _text(dataset, keyword, 10).replace(".", "")
     try:
-        return datetime.strptime(text, "%Y%m%d").date()
+        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError:
         return None
 
@@ -259,15 +211,6 @@ def _moment(day: date | None, clock: str) -> datetime:
         return EARLIEST
     digits = clock.split(".")[0].ljust(6, "0")[:6]
     try:
-        return datetime.combine(day, datetime.strptime(digits, "%H%M%S").time())
+        return datetime.combine(day, time(int(digits[:2]), int(digits[2:4]), int(digits[4:])))
     except ValueError:
         return datetime.combine(day, datetime.min.time())
-
-
-def _json(dataset: Dataset, keywords: tuple[str, ...]) -> dict[str, Any]:
-    """DICOM JSON (PS3.18 F.2) of these attributes, where they are present."""
-    chosen = Dataset()
-    for keyword in keywords:
-        if keyword in dataset:
-            chosen[keyword] = dataset[keyword]
-    return chosen.to_json_dict(suppress_invalid_tags=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
+from annotomy.archive.parse import name_key
 from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest
-from annotomy.projects.access import visible_studies
+from annotomy.projects.access import visible_instances, visible_series, visible_studies
 
 Level = Literal["study", "series", "instance"]
 MAX_RESULTS = 5000
@@ -62,29 +63,59 @@ _INSTANCE_COLUMNS = {
 }
 MATCHABLE = {**_STUDY_COLUMNS, **_SERIES_COLUMNS, **_INSTANCE_COLUMNS}
 
-_STUDY_SELECT = (
-    "st.attributes as study, st.modalities, st.series_count as study_series, st.instance_count as study_instances"
+
+@dataclass(frozen=True, slots=True)
+class _LevelSql:
+    """`order` are columns and expressions; a page is cut first, then what is visible inside of its rows is counted."""
+
+    source: str
+    selected: str
+    visible: str
+    order: tuple[str, ...]
+    counted: str = ""
+
+
+_WHOLE_STUDY = "exists (select from visibility v where v.study_id = {study} and v.series_id is null)"
+_SEEN_IN_SERIES = (
+    "case when exists (select from visibility v where v.study_id = {se}.study_id"
+    " and (v.series_id is null or v.series_id = {se}.id) and v.instance_id is null) then {se}.instance_count"
+    f" else (select count(*) from instances ci where ci.series_id = {{se}}.id and {visible_instances('ci')}) end"
 )
-_LEVELS: dict[Level, tuple[str, str, str]] = {
-    "study": (f"{_STUDY_SELECT}", "studies st", "st.study_at desc, st.id desc"),
-    "series": (
-        f"{_STUDY_SELECT}, se.attributes as series, se.instance_count as series_instances",
+_STUDY_ORDER = ("st.study_at desc", "st.id desc")
+_LEVELS: dict[Level, _LevelSql] = {
+    "study": _LevelSql("studies st", "", visible_studies("st.id"), _STUDY_ORDER),
+    "series": _LevelSql(
         "studies st join series se on se.study_id = st.id",
-        "st.study_at desc, st.id desc, se.series_number nulls last, se.id",
+        ", se.id as series_id, se.attributes as series",
+        visible_series("se"),
+        (*_STUDY_ORDER, "se.series_number nulls last", "se.id"),
+        counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
-    "instance": (
-        f"{_STUDY_SELECT}, se.attributes as series, se.instance_count as series_instances, i.attributes as instance,"
-        " i.transfer_syntax_uid",
+    "instance": _LevelSql(
         "studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id",
-        "st.study_at desc, st.id desc, se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
+        ", se.id as series_id, se.attributes as series, i.attributes as instance, i.transfer_syntax_uid",
+        visible_instances("i"),
+        (*_STUDY_ORDER, "se.series_number nulls last", "se.id", "i.instance_number nulls last", "i.id"),
+        counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
 }
+# Counts are counts of what is visible (PS3.18 10.6.3.3 leaves them to the server; a hidden series must not show in them).
+_STUDY_COUNTS = f"""
+cross join lateral (
+  select p.all_modalities as modalities, p.all_series::bigint as study_series, p.all_instances::bigint as study_instances
+  where {_WHOLE_STUDY.format(study="p.study_id")}
+  union all
+  select coalesce(array_agg(distinct s.modality) filter (where s.modality <> ''), '{{}}'), count(*), sum(s.seen)::bigint
+  from (select cs.modality, {_SEEN_IN_SERIES.format(se="cs")} as seen from series cs
+        where cs.study_id = p.study_id and {visible_series("cs")}
+          and not {_WHOLE_STUDY.format(study="p.study_id")}) s
+  having count(*) > 0) c"""
 
 
 async def query(tx: ReadTx, asked: Query) -> QueryResult:
     """Raises BadRequest for a value that the key's form does not allow."""
-    selected, source, order = _LEVELS[asked.level]
-    conditions, values = [visible_studies("st.id")], list[Any]()
+    level = _LEVELS[asked.level]
+    conditions, values = [level.visible], list[Any]()
     for keyword, value in asked.match.items():
         column = _STUDY_COLUMNS.get(keyword)
         if column is None and asked.level == "study" and keyword in (_SERIES_COLUMNS | _INSTANCE_COLUMNS):
@@ -97,9 +128,13 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
         if column is not None and value not in ("", "*"):
             conditions.append(_condition(keyword, column, value, values))
     values += [min(asked.limit, MAX_RESULTS), asked.offset]
+    keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
+    outer = ", ".join(f"p.o{n} {one.partition(' ')[2]}" for n, one in enumerate(level.order))
     rows = await tx.fetch(
-        f"select {selected} from {source} where {' and '.join(conditions)} order by {order}"
-        f" limit ${len(values) - 1} offset ${len(values)}",
+        f"select p.*, c.*{level.counted} from (select st.id as study_id, st.attributes as study,"
+        " st.modalities as all_modalities, st.series_count as all_series, st.instance_count as all_instances,"
+        f" {keys}{level.selected} from {level.source} where {' and '.join(conditions)} order by {', '.join(level.order)}"
+        f" limit ${len(values) - 1} offset ${len(values)}) p {_STUDY_COUNTS} order by {outer}",
         *values,
     )
     return QueryResult([_to_json(asked.level, row) for row in rows])
@@ -112,7 +147,12 @@ def _condition(keyword: str, column: tuple[str, str], value: str, values: list[A
         return f"{name} = any(${len(values)})"
     if kind == "array":
         values.append([item for item in re.split(r"[\\,]", value) if item])
-        return f"{name} && ${len(values)}::text[]"
+        at = f"${len(values)}::text[]"
+        # A modality of which the asker sees no series is not found by it.
+        return (
+            f"({name} && {at} and ({_WHOLE_STUDY.format(study='st.id')} or exists (select from series ms"
+            f" where ms.study_id = st.id and ms.modality = any ({at}) and {visible_series('ms')})))"
+        )
     if kind == "number":
         try:
             values.append(int(value))
@@ -123,7 +163,18 @@ def _condition(keyword: str, column: tuple[str, str], value: str, values: list[A
         return _date_range(keyword, name, value, values)
     if kind == "time":
         return _time_range(name, value, values)
-    return _text(name, value.lower() if kind == "name" else value, values)
+    return _name(name, value, values) if kind == "name" else _text(name, value, values)
+
+
+def _name(name: str, value: str, values: list[Any]) -> str:
+    """The whole name, or one component group of it: alphabetic, ideographic, phonetic (PS3.5 6.2.1.2)."""
+    key = name_key(value)
+    alternatives = [_text(name, key, values)]
+    if "=" not in key:
+        alternatives.append(_text(name, f"{key}=*", values))
+        if not key.isascii():  # the groups that follow are written in other letters
+            alternatives += [_text(name, f"*={key}", values), _text(name, f"*={key}=*", values)]
+    return f"({' or '.join(f'({one})' for one in alternatives)})"
 
 
 def _text(name: str, value: str, values: list[Any]) -> str:
@@ -181,3 +232,23 @@ def _to_json(level: Level, row: Any) -> dict[str, Any]:
         result |= row["instance"]
         result["00083002"] = {"vr": "UI", "Value": [row["transfer_syntax_uid"]]}
     return result
+
+
+_PATIENT_KEYWORDS = frozenset({"PatientID", "PatientName", "PatientBirthDate", "PatientSex"})
+_PATIENT_TAGS = frozenset({"00080005", "00100010", "00100020", "00100030", "00100040"})
+
+
+async def query_patients(tx: ReadTx, match: dict[str, str], *, limit: int, offset: int = 0) -> QueryResult:
+    """The patient level of C-FIND (PS3.4 C.6.1.1.2): PatientID says who is the same, the newest study how they are called."""
+    conditions, values = [visible_studies("st.id")], list[Any]()
+    for keyword, value in match.items():
+        if keyword in _PATIENT_KEYWORDS and value not in ("", "*"):
+            conditions.append(_condition(keyword, _STUDY_COLUMNS[keyword], value, values))
+    values += [min(limit, MAX_RESULTS), offset]
+    rows = await tx.fetch(
+        "select distinct on (st.patient_id) st.attributes from studies st"
+        f" where {' and '.join(conditions)} order by st.patient_id, st.study_at desc, st.id desc"
+        f" limit ${len(values) - 1} offset ${len(values)}",
+        *values,
+    )
+    return QueryResult([{tag: row[0][tag] for tag in row[0].keys() & _PATIENT_TAGS} for row in rows])

@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx
 from annotomy.errors import NotFound
-from annotomy.projects.access import visible_studies
+from annotomy.projects.access import visible_instances
 from annotomy.services import Services
 
 MAX_HEADER_BYTES = 256 << 20
@@ -43,21 +43,24 @@ _FROM = " from instances i join series se on se.id = i.series_id join studies st
 async def locate(
     tx: ReadTx,
     *,
-    study_instance_uid: str | None = None,
-    series_instance_uid: str | None = None,
-    sop_instance_uid: str | None = None,
+    patient_id: str | None = None,
+    study_instance_uid: str | list[str] | None = None,
+    series_instance_uid: str | list[str] | None = None,
+    sop_instance_uid: str | list[str] | None = None,
 ) -> list[InstanceLocation]:
-    """The instances under these UIDs that the actor may see, in series and instance order. Raises NotFound for none."""
-    conditions, values = [visible_studies("i.study_id")], list[Any]()
-    for column, uid in (
+    """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none."""
+    conditions, values = [visible_instances("i")], list[Any]()
+    for column, key in (
+        ("st.patient_id", patient_id),
         ("st.study_instance_uid", study_instance_uid),
         ("se.series_instance_uid", series_instance_uid),
         ("i.sop_instance_uid", sop_instance_uid),
     ):
-        if uid is not None:
-            values.append(uid)
-            conditions.append(f"{column} = ${len(values)}")
-    assert values, "at least one UID"
+        if key is not None:
+            values.append(key)
+            at = f"${len(values)}"
+            conditions.append(f"{column} = any({at})" if isinstance(key, list) else f"{column} = {at}")
+    assert values, "at least one key"
     rows = await tx.fetch(
         f"{_SELECT}{_FROM} where {' and '.join(conditions)}"
         " order by se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
@@ -87,6 +90,15 @@ async def frame_ranges(tx: ReadTx, location: InstanceLocation) -> list[tuple[int
     """(offset, length) of each frame in the blob; empty when frames are reached only by reading the whole file."""
     packed: bytes = await tx.fetchval("select frames from instance_headers where instance_id = $1", location.id)
     return list(struct.iter_unpack("<QQ", packed))
+
+
+async def frame_tables(tx: ReadTx, locations: list[InstanceLocation]) -> list[list[tuple[int, int]]]:
+    """As frame_ranges, of many."""
+    rows = await tx.fetch(
+        "select instance_id, frames from instance_headers where instance_id = any($1)", [at.id for at in locations]
+    )
+    by_id = {row["instance_id"]: row["frames"] for row in rows}
+    return [list(struct.iter_unpack("<QQ", by_id[at.id])) for at in locations]
 
 
 async def read_instance(services: Services, location: InstanceLocation) -> bytes:

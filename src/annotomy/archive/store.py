@@ -6,7 +6,7 @@ study; only then is anything reported as stored (architecture: transactions). St
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -14,14 +14,22 @@ from uuid import UUID
 import structlog
 
 from annotomy.actor import Actor
-from annotomy.archive.errors import DifferentContent, HeldElsewhere, InconsistentHierarchy, InstanceTooLarge, NotDicom
+from annotomy.archive.errors import (
+    AnotherInstance,
+    DifferentContent,
+    HeldElsewhere,
+    InconsistentHierarchy,
+    InstanceTooLarge,
+    NotDicom,
+)
 from annotomy.archive.parse import ParsedInstance, parse_instance
 from annotomy.db.engine import WriteTx
 from annotomy.errors import Problem
 from annotomy.events import Event, emit
 from annotomy.ports import BlobStat
-from annotomy.projects.access import sees_study
-from annotomy.projects.service import hold_study, project_for_store
+from annotomy.projects.access import sight_of_study
+from annotomy.projects.service import hold_instances, hold_study, project_for_store
+from annotomy.projects.visibility import settle_studies
 from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
@@ -39,6 +47,8 @@ class Incoming:
     name: str
     data: bytes | None = None
     path: Path | None = None
+    announced: tuple[str, str] | None = None
+    """SOP class and instance UID that a message around it names: refused when the file holds others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,7 @@ class StoreOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
     """An instance whose bytes are durable and whose rows are not written yet."""
 
     name: str
@@ -77,21 +87,45 @@ async def store_instances(
     async with services.db.write(actor) as tx:
         project = await project_for_store(tx, actor, project_id)
     outcomes: list[StoreOutcome] = []
-    batch: list[_Kept | StoreOutcome] = []
+    batch: list[Kept | StoreOutcome] = []
     held_bytes = 0
     async for file in incoming:
-        kept = await _keep_bytes(services, file)
+        kept = await keep(services, file)
         batch.append(kept)
-        held_bytes += kept.blob.size if isinstance(kept, _Kept) else 0
+        held_bytes += kept.blob.size if isinstance(kept, Kept) else 0
         if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
-            outcomes += await _commit(services, actor, project, batch)
+            outcomes += await _commit_mixed(services, actor, project, batch)
             batch, held_bytes = [], 0
     if batch:
-        outcomes += await _commit(services, actor, project, batch)
+        outcomes += await _commit_mixed(services, actor, project, batch)
     return outcomes
 
 
-async def _keep_bytes(services: Services, file: Incoming) -> "_Kept | StoreOutcome":
+async def keep_derived(services: Services, file: Incoming) -> Kept:
+    """The first half of storing an object that we made ourselves: its bytes are durable, no row exists. Raises StoreRefused."""
+    kept = await keep(services, file)
+    if isinstance(kept, StoreOutcome):
+        assert kept.problem is not None, "a refusal says why"
+        raise kept.problem
+    return kept
+
+
+async def write_derived(tx: WriteTx, project_id: UUID, kept: Kept) -> StoreOutcome:
+    """The second half, in the transaction (unrestricted) of what the object shows. Raises StoreRefused.
+
+    The caller has decided the right to make it: who may draw in a project need not be one who may store in it.
+    """
+    # Whose work a series shows decides who reads it: a blinded reader does not see the masks of others.
+    columns = kept.parsed.series_columns | {"owner_id": tx.actor.user_id}
+    owned = replace(kept, parsed=replace(kept.parsed, series_columns=columns))
+    [outcome] = (await _write_rows(tx, project_id, [owned])).values()
+    if outcome.problem is not None:
+        raise outcome.problem
+    return outcome
+
+
+async def keep(services: Services, file: Incoming) -> "Kept | StoreOutcome":
+    """The first half: parsed, and its bytes durable; or what is wrong with it."""
     limit = services.settings.limits.instance_bytes
     size = len(file.data) if file.data is not None else _path(file).stat().st_size
     if size > limit:
@@ -101,8 +135,23 @@ async def _keep_bytes(services: Services, file: Incoming) -> "_Kept | StoreOutco
         parsed = await asyncio.to_thread(parse_instance, file.data if file.data is not None else _path(file))
     except NotDicom as problem:
         return StoreOutcome(file.name, "refused", problem=problem)
+    if file.announced not in (None, (parsed.sop_class_uid, parsed.sop_instance_uid)):
+        return StoreOutcome(
+            file.name, "refused", problem=AnotherInstance("The data set is not the instance that was announced.")
+        )
     blob = await (services.blobs.put(file.data) if file.data is not None else services.blobs.put_file(_path(file)))
-    return _Kept(file.name, parsed, blob)
+    return Kept(file.name, parsed, blob)
+
+
+async def commit(services: Services, actor: Actor, project_id: UUID | None, kept: list[Kept]) -> list[StoreOutcome]:
+    """The second half: one transaction, with the right to store decided in it. Acknowledge after it returned.
+
+    Raises NotFound or Forbidden when the actor may not store in the project.
+    """
+    async with services.db.write(actor, unrestricted=True) as tx:
+        project = await project_for_store(tx, actor, project_id)
+        done = await _write_rows(tx, project, kept)
+    return [done[id(item)] for item in kept]
 
 
 def _path(file: Incoming) -> Path:
@@ -110,10 +159,10 @@ def _path(file: Incoming) -> Path:
     return file.path
 
 
-async def _commit(
-    services: Services, actor: Actor, project_id: UUID, batch: "list[_Kept | StoreOutcome]"
+async def _commit_mixed(
+    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]"
 ) -> list[StoreOutcome]:
-    kept = [item for item in batch if isinstance(item, _Kept)]
+    kept = [item for item in batch if isinstance(item, Kept)]
     done: dict[int, StoreOutcome] = {}
     if kept:
         async with services.db.write(actor, unrestricted=True) as tx:
@@ -121,35 +170,38 @@ async def _commit(
     return [item if isinstance(item, StoreOutcome) else done[id(item)] for item in batch]
 
 
-async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[_Kept]) -> dict[int, StoreOutcome]:
+async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[Kept]) -> dict[int, StoreOutcome]:
     outcomes: dict[int, StoreOutcome] = {}
-    by_study: dict[str, list[_Kept]] = {}
+    by_study: dict[str, list[Kept]] = {}
     for item in kept:
         by_study.setdefault(item.parsed.study_instance_uid, []).append(item)
-    blobs = sorted({(item.blob.address, item.blob.size) for item in kept})
-    await tx.executemany("insert into blobs (address, size) values ($1, $2) on conflict do nothing", blobs)
     for study_instance_uid in sorted(by_study):  # one order for everyone: no deadlock between senders
         outcomes |= await _write_study(tx, project_id, study_instance_uid, by_study[study_instance_uid])
     return outcomes
 
 
 async def _write_study(
-    tx: WriteTx, project_id: UUID, study_instance_uid: str, items: list[_Kept]
+    tx: WriteTx, project_id: UUID, study_instance_uid: str, items: list[Kept]
 ) -> dict[int, StoreOutcome]:
     study_id, is_new = await _study_row(tx, items[0].parsed)
-    if not is_new and not await sees_study(tx, tx.actor, study_id):
+    sight = "whole" if is_new else await sight_of_study(tx, tx.actor, study_id)
+    if sight == "none":
         # Nobody gains a study by naming its UID.
         problem = HeldElsewhere("The study is kept where you have no access.")
         return {id(item): item.outcome("refused", problem) for item in items}
     outcomes: dict[int, StoreOutcome] = {}
-    by_series: dict[str, list[_Kept]] = {}
+    by_series: dict[str, list[Kept]] = {}
     for item in items:
         by_series.setdefault(item.parsed.series_instance_uid, []).append(item)
+    recount = is_new
     for series_instance_uid in sorted(by_series):
-        outcomes |= await _write_series(tx, study_id, by_series[series_instance_uid])
+        written, series_is_new = await _write_series(tx, study_id, by_series[series_instance_uid])
+        outcomes |= written
+        recount |= series_is_new
     stored = sum(outcome.state == "stored" for outcome in outcomes.values())
     if stored:
-        await tx.execute(_RECOUNT_STUDY, study_id)
+        if recount:
+            await tx.execute(_RECOUNT_STUDY, study_id)
         event = Event(
             type="study.stored",
             object_kind="study",
@@ -160,25 +212,35 @@ async def _write_study(
         await emit(tx, event)
     if all(outcome.state == "refused" for outcome in outcomes.values()):
         await tx.execute("delete from studies where id = $1 and instance_count = 0", study_id)
-    else:
+        return outcomes
+    if sight == "whole":
         await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
+    else:  # who sees a part brings in what they bring, and gains nothing else of the study
+        sent = [outcome.sop_instance_uid for outcome in outcomes.values() if outcome.state == "stored"]
+        await hold_instances(tx, project_id, study_id, sent, added_by=tx.actor.user_id)
+    await settle_studies(tx, [study_id])
     return outcomes
 
 
-async def _write_series(tx: WriteTx, study_id: int, members: list[_Kept]) -> dict[int, StoreOutcome]:
-    series_id = await _series_row(tx, study_id, members[0].parsed)
+async def _write_series(tx: WriteTx, study_id: int, members: list[Kept]) -> tuple[dict[int, StoreOutcome], bool]:
+    """The outcomes, and whether the series was made just now."""
+    series_id, is_new = await _series_row(tx, study_id, members[0].parsed)
     if series_id is None:
         problem = InconsistentHierarchy("The series is known as part of another study.")
-        return {id(item): item.outcome("refused", problem) for item in members}
-    outcomes = {id(item): await _instance_row(tx, study_id, series_id, item) for item in members}
+        return {id(item): item.outcome("refused", problem) for item in members}, False
+    outcomes = await _instance_rows(tx, study_id, series_id, members)
     sizes = [item.blob.size for item in members if outcomes[id(item)].state == "stored"]
-    await tx.execute(
-        "update series set instance_count = instance_count + $2, bytes = bytes + $3, updated_at = now() where id = $1",
-        series_id, len(sizes), sum(sizes),
-    )  # fmt: skip
-    await tx.execute("delete from series where id = $1 and instance_count = 0", series_id)
-    return outcomes
+    if sizes:
+        await tx.execute(_COUNT_MORE, series_id, study_id, len(sizes), sum(sizes))
+    elif is_new:
+        await tx.execute("delete from series where id = $1 and instance_count = 0", series_id)
+    return outcomes, is_new
 
+
+# The study's row is locked since it was found, so that sums may be added to.
+_COUNT_MORE = """
+with s as (update series set instance_count = instance_count + $3, bytes = bytes + $4, updated_at = now() where id = $1)
+update studies set instance_count = instance_count + $3, bytes = bytes + $4, updated_at = now() where id = $2"""
 
 _RECOUNT_STUDY = """
 update studies set series_count = s.n, instance_count = s.instances, bytes = s.bytes, modalities = s.modalities,
@@ -190,49 +252,99 @@ where id = $1"""
 
 
 async def _study_row(tx: WriteTx, parsed: ParsedInstance) -> tuple[int, bool]:
-    """The study's key and whether it was made just now; its row is locked until the end, which serialises the counts."""
+    """The study's key and whether it was made just now; its row is locked until the end, which serialises the counts.
+
+    Not `for update`: rows that name the study may be written by others meanwhile (projects/visibility.py).
+    """
+    find = "select id from studies where study_instance_uid = $1 for no key update"
+    known = await tx.fetchval(find, parsed.study_instance_uid)
+    if known is not None:
+        return known, False
     statement = _insert("studies", parsed.study_columns, "on conflict (study_instance_uid) do nothing returning id")
     made = await tx.fetchval(*statement)
     if made is not None:
         return made, True
-    known = await tx.fetchval(
-        "select id from studies where study_instance_uid = $1 for update", parsed.study_instance_uid
-    )
-    return known, False
+    return await tx.fetchval(find, parsed.study_instance_uid), False
 
 
-async def _series_row(tx: WriteTx, study_id: int, parsed: ParsedInstance) -> int | None:
-    columns = {"study_id": study_id, **parsed.series_columns}
-    await tx.execute(*_insert("series", columns, "on conflict (series_instance_uid) do nothing"))
-    return await tx.fetchval(
-        "select id from series where series_instance_uid = $1 and study_id = $2", parsed.series_instance_uid, study_id
-    )
+async def _series_row(tx: WriteTx, study_id: int, parsed: ParsedInstance) -> tuple[int | None, bool]:
+    """The series' key, None when it belongs to another study, and whether it was made just now."""
+    find = "select id, study_id from series where series_instance_uid = $1"
+    known = await tx.fetchrow(find, parsed.series_instance_uid)
+    if known is None:
+        columns = {"study_id": study_id, **parsed.series_columns}
+        made = await tx.fetchval(
+            *_insert("series", columns, "on conflict (series_instance_uid) do nothing returning id")
+        )
+        if made is not None:
+            return made, True
+        known = await tx.fetchrow(find, parsed.series_instance_uid)
+    return (known["id"] if known is not None and known["study_id"] == study_id else None), False
 
 
-async def _instance_row(tx: WriteTx, study_id: int, series_id: int, item: _Kept) -> StoreOutcome:
-    columns = {
-        "study_id": study_id,
-        "series_id": series_id,
-        "blob_address": item.blob.address,
-        "blob_size": item.blob.size,
-        **item.parsed.instance_columns,
-    }
-    instance_id = await tx.fetchval(
-        *_insert("instances", columns, "on conflict (sop_instance_uid) do nothing returning id")
-    )
-    if instance_id is not None:
-        await tx.execute(
-            "insert into instance_headers (instance_id, header, frames) values ($1, $2, $3)",
-            instance_id, item.parsed.header, item.parsed.frames,
-        )  # fmt: skip
-        return item.outcome("stored")
-    known = await tx.fetchrow(
-        "select blob_address, series_id from instances where sop_instance_uid = $1", item.parsed.sop_instance_uid
-    )
-    assert known is not None
-    if known["blob_address"] == item.blob.address and known["series_id"] == series_id:
-        return item.outcome("already")
-    return item.outcome("refused", DifferentContent("An instance of this UID is kept with another content."))
+_INSTANCE_TYPES = {
+    "sop_instance_uid": "text", "sop_class_uid": "text", "transfer_syntax_uid": "text", "instance_number": "integer",
+    "image_rows": "integer", "image_columns": "integer", "number_of_frames": "integer", "attributes": "jsonb",
+    "rule_values": "jsonb", "data_set_digest": "bytea",
+}  # fmt: skip
+"""What parsing says of an instance, as columns."""
+_KEPT_TYPES = {**_INSTANCE_TYPES, "blob_address": "text", "blob_size": "bigint", "header": "bytea", "frames": "bytea"}
+# One statement for the rows of a series' new instances: a round trip for each would be most of the time of a store.
+_INSERT_INSTANCES = f"""
+with kept as (
+  select * from unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_KEPT_TYPES.values(), 3))})
+    with ordinality as t ({", ".join(_KEPT_TYPES)}, ordinality)
+), held as (
+  insert into blobs (address, size) select distinct blob_address, blob_size from kept order by 1 on conflict do nothing
+), made as (
+  insert into instances (study_id, series_id, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)})
+  select $1::bigint, $2::bigint, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)} from kept order by ordinality
+  on conflict (sop_instance_uid) do nothing returning id, sop_instance_uid, blob_address
+), headers as (
+  insert into instance_headers (instance_id, header, frames)
+  select distinct on (made.id) made.id, kept.header, kept.frames
+  from made join kept using (sop_instance_uid, blob_address) order by made.id, ordinality
+)
+select sop_instance_uid, blob_address from made"""
+
+
+async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: list[Kept]) -> dict[int, StoreOutcome]:
+    rows = [
+        {
+            **item.parsed.instance_columns,
+            "blob_address": item.blob.address,
+            "blob_size": item.blob.size,
+            "header": item.parsed.header,
+            "frames": item.parsed.frames,
+        }
+        for item in members
+    ]
+    assert rows[0].keys() == _KEPT_TYPES.keys(), "a column that parsing gives has no type above"
+    columns = [[row[name] for row in rows] for name in _KEPT_TYPES]
+    new = {tuple(row) for row in await tx.fetch(_INSERT_INSTANCES, study_id, series_id, *columns)}
+    outcomes: dict[int, StoreOutcome] = {}
+    rest: list[Kept] = []
+    for item in members:
+        key = (item.parsed.sop_instance_uid, item.blob.address)
+        if key in new:
+            new.remove(key)  # a second copy in the same batch is one that is kept already
+            outcomes[id(item)] = item.outcome("stored")
+        else:
+            rest.append(item)
+    if rest:
+        found = await tx.fetch(
+            "select sop_instance_uid, data_set_digest, series_id from instances where sop_instance_uid = any($1)",
+            [item.parsed.sop_instance_uid for item in rest],
+        )
+        known = {row["sop_instance_uid"]: (row["data_set_digest"], row["series_id"]) for row in found}
+        for item in rest:
+            digest = item.parsed.instance_columns["data_set_digest"]
+            if known[item.parsed.sop_instance_uid] == (digest, series_id):
+                outcomes[id(item)] = item.outcome("already")
+            else:
+                problem = DifferentContent("An instance of this UID is kept with another content.")
+                outcomes[id(item)] = item.outcome("refused", problem)
+    return outcomes
 
 
 def _insert(table: str, columns: dict[str, Any], suffix: str) -> tuple[Any, ...]:

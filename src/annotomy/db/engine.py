@@ -5,6 +5,7 @@ travels in the same round trip as BEGIN: a UUID's canonical text needs no quotin
 """
 
 import json
+import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -15,6 +16,8 @@ from annotomy.actor import SYSTEM, Actor
 
 ACQUIRE_TIMEOUT_S = 10.0
 """A request that cannot get a connection for this long is refused rather than queued on."""
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""The escape itself, not a text that spells it behind an escaped backslash."""
 STATEMENT_TIMEOUT_S = 60.0
 """No statement of ours is meant to take longer; a runaway one is cancelled and its connection freed."""
 
@@ -22,9 +25,18 @@ STATEMENT_TIMEOUT_S = 60.0
 class ReadTx:
     """A read-only transaction: it sees one snapshot and is rolled back at its end."""
 
-    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy, actor: Actor) -> None:
+    def __init__(
+        self,
+        raw: asyncpg.pool.PoolConnectionProxy,
+        actor: Actor,
+        *,
+        unrestricted: bool = False,
+        audit_key: bytes | None = None,
+    ) -> None:
         self.raw = raw
         self.actor = actor
+        self.unrestricted = unrestricted
+        self.audit_key = audit_key
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
         return await self.raw.fetch(sql, *values)
@@ -47,15 +59,44 @@ class WriteTx(ReadTx):
         await self.raw.executemany(sql, rows)
 
 
-class Database:
-    """A pool of connections to one PostgreSQL."""
+@asynccontextmanager
+async def unrestricted(tx: ReadTx) -> AsyncGenerator[None]:
+    """Statements inside see every row, where rights were decided before: what others see is told by rows one may not see."""
+    if tx.unrestricted:
+        yield
+        return
+    await _speak_as(tx, SYSTEM, opened=True)
+    yield  # after an exception the transaction is rolled back, and its settings with it
+    await _speak_as(tx, tx.actor, opened=False)
 
-    def __init__(self, pool: asyncpg.Pool, url: str) -> None:
+
+@asynccontextmanager
+async def restricted(tx: ReadTx, actor: Actor) -> AsyncGenerator[None]:
+    """Statements inside an unrestricted transaction that see what `actor` sees."""
+    assert tx.unrestricted
+    await _speak_as(tx, actor, opened=False)
+    yield
+    await _speak_as(tx, SYSTEM, opened=True)
+
+
+async def _speak_as(tx: ReadTx, actor: Actor, *, opened: bool) -> None:
+    tx.unrestricted = opened
+    await tx.fetchval(
+        "select set_config('app.actor', $1, true), set_config('app.project', $2, true)",
+        str(actor.user_id), str(actor.project_id or ""),
+    )  # fmt: skip
+
+
+class Database:
+    """A pool of connections to one PostgreSQL. `audit_key` seals what its write transactions record."""
+
+    def __init__(self, pool: asyncpg.Pool, url: str, audit_key: bytes | None) -> None:
         self.pool = pool
         self.url = url
+        self.audit_key = audit_key
 
     @classmethod
-    async def connect(cls, url: str, *, pool_size: int = 4) -> Self:
+    async def connect(cls, url: str, *, pool_size: int = 4, audit_key: bytes | None = None) -> Self:
         pool = await asyncpg.create_pool(
             url,
             min_size=0,
@@ -64,7 +105,7 @@ class Database:
             command_timeout=STATEMENT_TIMEOUT_S,
             max_inactive_connection_lifetime=300.0,
         )
-        return cls(pool, url)
+        return cls(pool, url, audit_key)
 
     async def close(self) -> None:
         await self.pool.close()
@@ -75,7 +116,7 @@ class Database:
         async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
             await connection.execute(_begin(actor, "begin isolation level repeatable read read only", unrestricted))
             try:
-                yield ReadTx(connection, actor)
+                yield ReadTx(connection, actor, unrestricted=unrestricted)
             finally:
                 await _end(connection, "rollback")
 
@@ -85,7 +126,7 @@ class Database:
         async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
             await connection.execute(_begin(actor, "begin", unrestricted))
             try:
-                yield WriteTx(connection, actor)
+                yield WriteTx(connection, actor, unrestricted=unrestricted, audit_key=self.audit_key)
             except BaseException:
                 await _end(connection, "rollback")
                 raise
@@ -112,4 +153,4 @@ def _to_json(value: Any) -> str:
     if isinstance(value, str):
         return value  # the queue library encodes by itself; our own columns hold objects and lists, never a bare string
     # PostgreSQL refuses NUL in text and jsonb; real DICOM strings hold it.
-    return json.dumps(value, ensure_ascii=False, default=str).replace("\\u0000", "")
+    return _ESCAPED_NUL.sub(r"\1", json.dumps(value, ensure_ascii=False, default=str))

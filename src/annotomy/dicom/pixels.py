@@ -1,6 +1,7 @@
 """Pixels: one frame decoded, brought to modality units, rendered to 8 bits.
 
-Decoding takes untrusted bytes: sizes are checked before anything is allocated. No GPL codec is used.
+Decoding takes untrusted bytes: sizes are checked before anything is allocated, and what runs here on files from outside
+runs in the child process of `decoding.py`. No GPL codec is used.
 """
 
 import io
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
 MAX_FRAME_SAMPLES = 1 << 28
 """rows x columns x samples of one frame: 16384 x 16384, above what scanners and slide tiles make."""
@@ -29,12 +31,17 @@ class PixelError(ValueError):
 
 def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
     """Raw values of one frame (from 0): (rows, columns), or (rows, columns, 3) in RGB for colour. Raises PixelError."""
-    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+    try:
+        samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PixelError("The frame's dimensions are missing or no numbers.") from error
     if not 0 < samples <= MAX_FRAME_SAMPLES:
         raise PixelError("The frame's dimensions are out of bounds.")
     try:
         if str(dataset.file_meta.TransferSyntaxUID) in _JPEG_OF_IMAGECODECS:
             return _jpeg_frame(dataset, frame_index)
+        if dataset.BitsAllocated == 1 and not UID(dataset.file_meta.TransferSyntaxUID).is_compressed:
+            return _bit_frame(dataset, frame_index, samples)
         values = pixel_array(dataset, index=frame_index)
     except (
         ValueError,
@@ -48,6 +55,16 @@ def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
     ) as error:
         raise PixelError(f"The frame cannot be decoded ({type(error).__name__}).") from error
     return np.asarray(values)
+
+
+def _bit_frame(dataset: Dataset, frame_index: int, samples: int) -> NDArray[Any]:
+    """0 and 1. Frames of one bit follow each other without padding, so one may begin inside a byte (PS3.5 8.1.1)."""
+    start = frame_index * samples
+    held = np.frombuffer(dataset.PixelData, np.uint8)[start // 8 : (start + samples + 7) // 8]
+    bits = np.unpackbits(held, bitorder="little")[start % 8 :][:samples]
+    if bits.size != samples:
+        raise PixelError("The pixel data is cut off.")
+    return bits.reshape(int(dataset.Rows), int(dataset.Columns))
 
 
 def _jpeg_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
@@ -68,7 +85,10 @@ def _jpeg_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
 
 def modality_values(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float32]:
     """Stored values to modality units (HU for CT) by the rescale or modality LUT (PS3.3 C.11.1)."""
-    return np.asarray(apply_modality_lut(values, dataset), np.float32)
+    try:
+        return np.asarray(apply_modality_lut(values, dataset), np.float32)
+    except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+        raise PixelError(f"The modality look-up table cannot be applied ({type(error).__name__}).") from error
 
 
 def default_window(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float, float]:
@@ -85,12 +105,16 @@ def default_window(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float
     return (low + high) / 2, max(high - low, 1.0)
 
 
-def render_frame(dataset: Dataset, frame_index: int, window: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+def render_values(
+    dataset: Dataset, values: NDArray[Any], window: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
     """8-bit grey (rows, columns) or RGB (rows, columns, 3), windowed linearly (PS3.3 C.11.2.1.2). Raises PixelError."""
-    values = decode_frame(dataset, frame_index)
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if photometric == "PALETTE COLOR":
-        coloured = apply_color_lut(values, dataset)
+        try:
+            coloured = apply_color_lut(values, dataset)
+        except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+            raise PixelError(f"The palette cannot be applied ({type(error).__name__}).") from error
         return np.asarray(coloured >> 8 if coloured.dtype == np.uint16 else coloured, np.uint8)
     if values.ndim == 3:
         if values.dtype != np.uint8:
@@ -116,9 +140,3 @@ def to_picture(pixels: NDArray[np.uint8], media_type: str, *, max_side: int | No
     buffer = io.BytesIO()
     picture.save(buffer, "PNG" if media_type == "image/png" else "JPEG", quality=90)
     return buffer.getvalue()
-
-
-def rgb_native(dataset: Dataset, frame_index: int) -> bytes:
-    """An uncompressed YBR_FULL_422 frame as RGB bytes: viewers cannot read the half-width chroma."""
-    values = decode_frame(dataset, frame_index)
-    return np.ascontiguousarray(values).tobytes()

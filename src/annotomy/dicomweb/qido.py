@@ -10,6 +10,7 @@ from pydicom.datadict import keyword_for_tag
 from annotomy.actor import Actor
 from annotomy.archive.query import Level, Query, query
 from annotomy.errors import BadRequest
+from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -17,7 +18,12 @@ DEFAULT_LIMIT = 1000
 _CONTROLS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "orderby", "emptyvaluematching"})
 
 
-@get("/dicom-web/studies", operation_id="QueryStudies", tags=["dicomweb"])
+@get(
+    "/dicom-web/studies",
+    operation_id="QueryStudies",
+    opt={"permission": "study.read", "audit": "study.searched"},
+    tags=["dicomweb"],
+)
 async def studies(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[bytes]:
@@ -27,7 +33,8 @@ async def studies(
 
 @get(
     ["/dicom-web/series", "/dicom-web/studies/{study_instance_uid:str}/series"],
-    operation_id="QuerySeries",
+    operation_id=per_level("QuerySeries"),
+    opt={"permission": "study.read", "audit": "study.searched"},
     tags=["dicomweb"],
 )
 async def series(
@@ -43,7 +50,8 @@ async def series(
         "/dicom-web/studies/{study_instance_uid:str}/instances",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances",
     ],
-    operation_id="QueryInstances",
+    operation_id=per_level("QueryInstances"),
+    opt={"permission": "study.read", "audit": "study.searched"},
     tags=["dicomweb"],
 )
 async def instances(
@@ -90,7 +98,7 @@ def _whole(request: Request[Any, Any, Any], name: str, default: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise BadRequest(f"{name} takes a whole number, 0 or more.")
     return int(text)
 

@@ -21,11 +21,18 @@ from annotomy.services import Services
 
 IN_MEMORY_BYTES = 16 << 20
 """A larger part goes to a file while it arrives."""
+MAX_PARTS = 100_000
+"""Parts of one request: each has a place in the answer. A sender of more sends several requests."""
 DICOM_JSON = "application/dicom+json"
 
 
 @post(
-    "/dicom-web/studies", status_code=200, operation_id="StoreInstances", tags=["dicomweb"], request_max_body_size=None
+    "/dicom-web/studies",
+    status_code=200,
+    operation_id="StoreInstances",
+    opt={"permission": "study.store"},
+    tags=["dicomweb"],
+    request_max_body_size=None,
 )
 async def store(
     request: Request[Any, Any, Any],
@@ -41,6 +48,7 @@ async def store(
     "/dicom-web/studies/{study_instance_uid:str}",
     status_code=200,
     operation_id="StoreInstancesOfStudy",
+    opt={"permission": "study.store"},
     tags=["dicomweb"],
     request_max_body_size=None,
 )
@@ -65,6 +73,10 @@ async def _store(
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/related"):
         raise Unsupported('STOW-RS takes multipart/related; type="application/dicom".')
+    limit = services.settings.limits.upload_bytes
+    announced = request.headers.get("content-length", "0")
+    if not (announced.isascii() and announced.isdigit() and len(announced) <= 18 and int(announced) <= limit):
+        raise TooLarge("The request is over the limit.", limit_bytes=limit)
     try:
         incoming = _incoming(request, services, boundary_of(content_type))
         outcomes = await store_instances(services, actor, project_id, incoming)
@@ -79,23 +91,39 @@ async def _store(
 
 async def _incoming(request: Request[Any, Any, Any], services: Services, boundary: str) -> AsyncIterator[Incoming]:
     number = 0
-    async for part in read_parts(request.stream(), boundary):
+    async for part in read_parts(_bounded(request, services.settings.limits.upload_bytes), boundary):
         number += 1
+        if number > MAX_PARTS:
+            raise TooLarge(f"The request has more than {MAX_PARTS} parts.")
         name = f"part {number}"
         held = bytearray()
         async for piece in part.body:
             held += piece
             if len(held) > IN_MEMORY_BYTES:
-                yield Incoming(name, path=await _spill(services, held, part.body))
+                path = await _spill(services, held, part.body)
+                try:
+                    yield Incoming(name, path=path)
+                finally:
+                    path.unlink(missing_ok=True)  # still there when it was refused
                 break
         else:
             yield Incoming(name, data=bytes(held))
 
 
+async def _bounded(request: Request[Any, Any, Any], limit: int) -> AsyncIterator[bytes]:
+    """The body, counted while it comes: one that comes in chunks announces no length."""
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise TooLarge("The request is over the limit.", limit_bytes=limit)
+        yield piece
+
+
 async def _spill(services: Services, held: bytearray, rest: AsyncIterator[bytes]) -> Path:
     """What came of a part and all that is to come, in a file beside the blobs."""
     limit = services.settings.limits.instance_bytes
-    path = services.settings.data_dir / "blobs" / "tmp" / f"stow-{secrets.token_hex(16)}"
+    path = services.settings.spool_dir / f"stow-{secrets.token_hex(16)}"
     size = len(held)
     with path.open("xb") as file:
         try:

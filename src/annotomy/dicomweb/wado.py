@@ -14,17 +14,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.retrieve import (
-    InstanceLocation,
-    frame_ranges,
-    headers,
-    locate,
-    read_dataset,
-    read_header,
-)
+from annotomy.archive.decode import FrameSource, decode_frames, frame_sources, render
+from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
+from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
-from annotomy.dicom.pixels import PixelError, render_frame, rgb_native, to_picture
+from annotomy.dicom.pixels import PixelError
 from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -49,7 +45,8 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/metadata",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
-    operation_id="RetrieveMetadata",
+    operation_id=per_level("RetrieveMetadata"),
+    opt={"permission": "study.read", "audit": "study.read"},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -69,7 +66,8 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
-    operation_id="RetrieveInstances",
+    operation_id=per_level("RetrieveInstances"),
+    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
     tags=["dicomweb"],
 )
 async def instances(
@@ -99,6 +97,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
+    opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def frames(
@@ -130,7 +129,8 @@ async def frames(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
         "/frames/{frame_list:str}/rendered",
     ],
-    operation_id="RetrieveRendered",
+    operation_id=per_level("RetrieveRendered"),
+    opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -143,7 +143,7 @@ async def rendered(
     located, _ = await _instance(request, actor, services)
     numbers = _frame_numbers(str(request.path_params.get("frame_list", "1")), located.number_of_frames)
     media_type = "image/png" if "image/png" in request.headers.get("accept", "") else "image/jpeg"
-    return await _picture(services, located, numbers[0], media_type, window=_window(window))
+    return await _picture(services, actor, located, numbers[0], media_type, window=_window(window))
 
 
 @get(
@@ -152,7 +152,8 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/thumbnail",
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
-    operation_id="RetrieveThumbnail",
+    operation_id=per_level("RetrieveThumbnail"),
+    opt={"permission": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def thumbnail(
@@ -164,7 +165,9 @@ async def thumbnail(
     if not located:
         raise NotFound("There is no picture in it.")
     middle = located[len(located) // 2]
-    return await _picture(services, middle, (middle.number_of_frames + 1) // 2, "image/jpeg", max_side=THUMBNAIL_SIDE)
+    return await _picture(
+        services, actor, middle, (middle.number_of_frames + 1) // 2, "image/jpeg", max_side=THUMBNAIL_SIDE
+    )
 
 
 async def _instance(
@@ -193,11 +196,12 @@ async def _frame_bodies(
     if plain:
         return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
     # One-bit, deflated, big-endian and half-chroma frames go out as plain little-endian bytes, which every viewer reads.
-    dataset = await read_dataset(services, located)
+    source = FrameSource(located, kept, ranges)
     try:
-        return [await asyncio.to_thread(rgb_native, dataset, n - 1) for n in numbers], "1.2.840.10008.1.2.1"
+        frames = [(await decode_frames(services, source, [n - 1]))[0] for n in numbers]
     except PixelError as error:
         raise NotRendered(str(error)) from error
+    return [frame.tobytes() for frame in frames], "1.2.840.10008.1.2.1"
 
 
 def _without_item_headers(frame: bytes) -> bytes:
@@ -212,6 +216,7 @@ def _without_item_headers(frame: bytes) -> bytes:
 
 async def _picture(
     services: Services,
+    actor: Actor,
     located: InstanceLocation,
     frame_number: int,
     media_type: str,
@@ -221,18 +226,12 @@ async def _picture(
 ) -> Response[bytes]:
     if located.number_of_frames == 0:
         raise NotFound("The instance has no picture.")
-    dataset = await read_dataset(services, located)
+    [source] = await frame_sources(services, actor, [located])
     try:
-        body = await asyncio.to_thread(_render, dataset, frame_number, media_type, window, max_side)
+        body = await render(services, source, frame_number - 1, media_type, window=window, max_side=max_side)
     except PixelError as error:
         raise NotRendered(str(error)) from error
     return Response(body, media_type=media_type, headers=PRIVATE_DAY)
-
-
-def _render(
-    dataset: Dataset, frame_number: int, media_type: str, window: tuple[float, float] | None, max_side: int | None
-) -> bytes:
-    return to_picture(render_frame(dataset, frame_number - 1, window), media_type, max_side=max_side)
 
 
 def _metadata_json(located: list[InstanceLocation], kept: list[bytes]) -> bytes:
@@ -254,7 +253,7 @@ def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
     def told_by_uri(element: Any) -> str:
         return f"{base}/bulkdata/{int(element.tag):08X}"
 
-    json = header.to_json_dict(BULK_THRESHOLD_BYTES, told_by_uri, suppress_invalid_tags=True)
+    json = whole_json_of(header, BULK_THRESHOLD_BYTES, told_by_uri)
     for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
         json[name] = header[int(name, 16)].to_json_dict(None, 1 << 30)
     if (
@@ -273,9 +272,11 @@ def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
 
 def _frame_numbers(text: str, number_of_frames: int) -> list[int]:
     parts = text.split(",")
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise BadRequest("Frames are named by whole numbers from 1, separated by commas.")
     numbers = [int(part) for part in parts]
+    if len(set(numbers)) != len(numbers):
+        raise BadRequest("Each frame is named once.")  # a short address must not ask for a frame a thousand times
     if any(not 1 <= number <= number_of_frames for number in numbers):
         raise NotFound(f"The instance has the frames 1 to {number_of_frames}.")
     return numbers

@@ -2,17 +2,21 @@
 
 The answer is remembered in the transaction of the write, so that both exist or neither. Keys belong to one principal and
 one route. An edge asks `replay` before it prepares anything, `claim` at the start of the write transaction, and tells
-`remember` at its end.
+`remember` at its end; `once` does all of that around one operation in one transaction.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from blake3 import blake3
 
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import BadRequest, Problem
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 KEPT_HOURS = 72
 """A client that has not learned its answer after a weekend begins anew."""
@@ -112,3 +116,23 @@ async def remember(tx: WriteTx, asked: Keyed | None, answer: Answer) -> None:
         " created_at = now()",
         asked.actor.user_id, asked.route, asked.key, asked.fingerprint, answer.status, answer.headers, answer.body,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentRequest:
+    """`route` names the operation; `body` is what was decoded, for telling a repetition from another request."""
+
+    key: str | None
+    route: str
+    body: Any
+
+
+async def once(tx: WriteTx, request: IdempotentRequest, kind: type[T], operation: Callable[[], Awaitable[T]]) -> T:
+    """The operation's answer, or the answer that it gave when this key came first. Without a key it simply runs."""
+    asked = keyed(tx.actor, request.route, request.key, msgspec.json.encode(request.body, order="deterministic"))
+    known = await claim(tx, asked)
+    if known is not None:
+        return msgspec.json.decode(known.body, type=kind)
+    answer = await operation()
+    await remember(tx, asked, Answer(200, msgspec.json.encode(answer), {}))
+    return answer

@@ -1,19 +1,34 @@
-"""Around each request: an id, one access log line with the route's template (never the path), metrics, safe headers."""
+"""Around each request: an id, one access log line with the route's template (never the path), metrics, safe headers,
+
+and a body that keeps coming. `scope["state"]["until_answered"]` holds what is to be let go when the answer is out."""
 
 import re
 import secrets
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
+from annotomy.http.deadlines import timely
+
 log = structlog.get_logger(__name__)
 
 REQUESTS = Counter("annotomy_http_requests_total", "Requests answered", ["method", "route", "status"])
 SECONDS = Histogram("annotomy_http_request_seconds", "Time from request to the end of its answer", ["method", "route"])
 
+SAFE_HEADERS = [
+    (b"cache-control", b"private, no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+"""For answers that do not say otherwise: data is personal, belongs into no shared cache and into no other site's page."""
+STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -29,20 +44,26 @@ def request_context(app: ASGIApp) -> ASGIApp:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 500
+        until_answered = ExitStack()
+        scope["state"]["until_answered"] = until_answered
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers: list[tuple[bytes, bytes]] = list(message.get("headers", []))
+                given_names = {name.lower() for name, _ in headers}
+                headers += [header for header in SAFE_HEADERS if header[0] not in given_names]
+                if scope["scheme"] == "https":
+                    headers.append(STRICT_TRANSPORT)
                 headers.append((b"x-request-id", request_id.encode()))
-                headers.append((b"x-content-type-options", b"nosniff"))
                 message["headers"] = headers
             await send(message)
 
         try:
-            await app(scope, receive, answer)
+            await app(scope, timely(receive), answer)
         finally:
+            until_answered.close()
             seconds = time.perf_counter() - started
             route = _route(scope)
             REQUESTS.labels(scope["method"], route, str(status)).inc()

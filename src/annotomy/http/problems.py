@@ -7,14 +7,15 @@ import structlog
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from annotomy.errors import Problem
+from annotomy.errors import BadRequest, Problem
 
 log = structlog.get_logger(__name__)
 PROBLEM_JSON = "application/problem+json"
 
 
 def problem_response(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
-    return _response(request, problem.to_json(), problem.status)
+    wait = problem.extras.get("retry_after_s")
+    return _response(request, problem.to_json(), problem.status, {"Retry-After": str(wait)} if wait else None)
 
 
 def http_exception_response(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -30,8 +31,15 @@ def http_exception_response(request: Request[Any, Any, Any], error: HTTPExceptio
     return _response(request, body, error.status_code, error.headers)
 
 
+def unreadable_text_response(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:
+    """PostgreSQL keeps no NUL and no broken UTF-8; text with either came from the asker, in whatever part of the request."""
+    return problem_response(request, BadRequest("The request holds a NUL character or text that is not UTF-8."))
+
+
 def failure_response(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: logged with its trace, told without any detail."""
+    if isinstance(error, (RecursionError, UnicodeDecodeError)) and _was_decoding_a_body(error):
+        return problem_response(request, BadRequest("The JSON is nested too deeply or is not UTF-8."))
     log.exception("request.failed", request_id=request_id(request), route=request.scope.get("path_template", ""))
     body = {
         "type": "urn:annotomy:problem:internal",
@@ -44,6 +52,14 @@ def failure_response(request: Request[Any, Any, Any], error: Exception) -> Respo
 
 def request_id(request: Request[Any, Any, Any]) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+def _was_decoding_a_body(error: Exception) -> bool:
+    """Whether the framework's JSON decoder raised it: it tells only malformed JSON as the asker's mistake by itself."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("litestar.serialization")
 
 
 def _slug(status: int) -> str:

@@ -1,4 +1,4 @@
-"""Serves what `web/build.py` built: the web app at / and the foreign viewer OHIF at /ohif/, each with its own fallback page.
+"""Serves what `web/build.py` built: the web app at /, the foreign viewer OHIF at /ohif/, Swagger UI at /docs.
 
 Files come from the package's `static/` folder only. Without them every page says how to build them.
 """
@@ -50,6 +50,12 @@ APP_POLICY = (
 )
 OHIF_POLICY = APP_POLICY.replace("'wasm-unsafe-eval'", "'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval'")
 """OHIF starts from inline scripts and compiles templates; it reads DICOMweb only and holds no token that a script could take."""
+
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI sets styles on its elements; everything else comes from here."""
 
 NOT_BUILT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Annotomy</title>
@@ -108,6 +114,7 @@ class Site:
 
 APP = Site(STATIC / "app", APP_POLICY)
 OHIF = Site(STATIC / "ohif", OHIF_POLICY)
+DOCS = Site(STATIC / "docs", DOCS_POLICY)
 
 _GET = [HttpMethod.GET, HttpMethod.HEAD]
 
@@ -116,14 +123,30 @@ _GET = [HttpMethod.GET, HttpMethod.HEAD]
     ["/ohif", "/ohif/{path:path}"],
     http_method=_GET,
     include_in_schema=False,
-    opt={"exclude_from_compression": True},
+    opt={"exclude_from_compression": True, "permission": "anyone"},
 )
 async def ohif_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The foreign viewer."""
     return await OHIF.answer(request, path.lstrip("/"))
 
 
-@route(["/", "/{path:path}"], http_method=_GET, include_in_schema=False, opt={"exclude_from_compression": True})
+@route(
+    ["/docs", "/docs/{path:path}"],
+    http_method=_GET,
+    include_in_schema=False,
+    opt={"exclude_from_compression": True, "permission": "anyone"},
+)
+async def api_docs(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
+    """The API described by its own document, which needs no credential; trying a call does."""
+    return await DOCS.answer(request, path.lstrip("/"))
+
+
+@route(
+    ["/", "/{path:path}"],
+    http_method=_GET,
+    include_in_schema=False,
+    opt={"exclude_from_compression": True, "permission": "anyone"},
+)
 async def app_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -> Response[bytes] | Response[str]:
     """The web app; its pages need no credential, their data does."""
     inside = path.lstrip("/")
@@ -132,7 +155,7 @@ async def app_files(request: Request[Any, Any, Any], path: FromPath[str] = "") -
     return await APP.answer(request, inside)
 
 
-handlers = [ohif_files, app_files]
+handlers = [ohif_files, api_docs, app_files]
 
 
 def _existing_file(folder: Path, path: str) -> Path | None:

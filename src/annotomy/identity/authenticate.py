@@ -1,79 +1,132 @@
 """From a credential to an actor: access tokens and API keys in `Authorization: Bearer`.
 
-A result is remembered for a few seconds, so that a revocation takes effect everywhere within that time and a busy
-client does not cost one more database read for each request.
+Each request checks that the session, the key and the account still stand. The answer is remembered for less than five
+seconds and forgotten at once when a change is announced (revocation.py), so a busy client costs no database read for
+each request and a revocation takes effect everywhere within that time.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Unauthenticated
-from annotomy.identity.api_keys import PREFIX
-from annotomy.identity.tokens import TokenSigner, secret_hash
+from annotomy.identity.api_keys import KEY_PREFIX, KnownKey, find_api_key, may_come_from
+from annotomy.identity.revocation import SIGNING_KEYS, listen
+from annotomy.identity.tokens import AccessClaims, TokenSigner, secret_hash
 from annotomy.services import Services
 
-MEMORY_S = 5.0
+MEMORY_S = 4.0
+"""Revocations hold within 5 s even where no announcement arrives; the rest is for the read itself."""
 MEMORY_SIZE = 10_000
 
 
+@dataclass(slots=True)
+class _Remembered:
+    actor: Actor
+    until: float
+    """Monotonic seconds, counted from before the read."""
+    claims: AccessClaims | None = None
+    """Of an access token whose signature was verified; checked once."""
+    key: KnownKey | None = None
+
+
 class Authenticator:
-    """One for each process."""
+    """One for each process. `listening()` runs beside the application."""
 
     def __init__(self, services: Services, signer: TokenSigner) -> None:
         self._services = services
         self._signer = signer
-        self._known: OrderedDict[bytes, tuple[float, Actor]] = OrderedDict()
+        self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._changes = 0
+        """Counts announcements: an answer that was read before one is not remembered."""
+        self._reloading: set[asyncio.Task[None]] = set()
 
-    async def from_header(self, authorization: str | None) -> Actor:
+    async def listening(self) -> None:
+        try:
+            await listen(self._services.db.url, heard=self._heard, missed=self._forget_all)
+        finally:
+            for task in self._reloading:
+                task.cancel()
+            await asyncio.gather(*self._reloading, return_exceptions=True)
+
+    async def from_header(self, authorization: str | None, address: str = "") -> Actor:
         if not authorization:
             raise Unauthenticated("Send `Authorization: Bearer` with an access token or an API key.")
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() != "bearer" or not credential:
             raise Unauthenticated("The Authorization header takes the scheme Bearer.")
-        return await self.from_credential(credential.strip())
+        return await self.from_credential(credential.strip(), address)
 
-    async def from_credential(self, credential: str) -> Actor:
+    async def from_credential(self, credential: str, address: str = "") -> Actor:
+        """`address` is where the request comes from, for keys that are bound to networks."""
         digest = secret_hash(credential)
-        now = time.monotonic()
         known = self._known.get(digest)
-        if known is not None and known[0] > now:
-            return known[1]
-        if credential.startswith(PREFIX):
-            actor = await self._from_api_key(digest)
-        else:
-            actor = await self._from_access_token(credential)
-        self._known[digest] = (now + MEMORY_S, actor)
-        if len(self._known) > MEMORY_SIZE:
-            self._known.popitem(last=False)
-        return actor
+        if known is None or known.until <= time.monotonic():
+            known = await self._look_up(credential, digest, known)
+        if known.claims is not None and known.claims.expires_at <= self._services.clock.now().timestamp():
+            raise Unauthenticated("The access token has expired.")
+        if known.key is not None:
+            if not may_come_from(known.key, address):
+                raise Unauthenticated("The API key is not valid from this address.")
+            if known.key.expires_at is not None and known.key.expires_at <= self._services.clock.now():
+                raise Unauthenticated("The API key has expired.")
+        return known.actor
 
-    async def _from_access_token(self, token: str) -> Actor:
-        claims = self._signer.verify(token)
+    async def _look_up(self, credential: str, digest: bytes, stale: _Remembered | None) -> _Remembered:
+        changes, until = self._changes, time.monotonic() + MEMORY_S
+        if credential.startswith(KEY_PREFIX):
+            key = await find_api_key(self._services, credential)
+            fresh = _Remembered(key.actor, until, key=key)
+        else:
+            claims = stale.claims if stale and stale.claims else await self._signer.verify(credential)
+            fresh = _Remembered(await self._session_actor(claims), until, claims=claims)
+        if changes == self._changes:
+            self._known[digest] = fresh
+            if len(self._known) > MEMORY_SIZE:
+                self._known.popitem(last=False)
+        return fresh
+
+    async def _session_actor(self, claims: AccessClaims) -> Actor:
         async with self._services.db.read(SYSTEM) as tx:
             row = await tx.fetchrow(
                 "select u.id, u.username, u.is_admin from users u join sessions s on s.user_id = u.id"
-                " where u.id = $1 and s.id = $2 and u.state = 'active' and s.revoked_at is null and s.expires_at > now()",
-                claims.user_id, claims.session_id,
+                " where u.id = $1 and s.id = $2 and u.state = 'active' and s.revoked_at is null and s.expires_at > now()"
+                " and s.last_used_at > now() - $3 * interval '1 minute'",
+                claims.user_id, claims.session_id, self._services.settings.identity.session_idle_minutes,
             )  # fmt: skip
         if row is None:
             raise Unauthenticated("The session has ended. Sign in again.")
         return Actor(user_id=row["id"], name=row["username"], is_admin=row["is_admin"], session_id=claims.session_id)
 
-    async def _from_api_key(self, digest: bytes) -> Actor:
-        async with self._services.db.write(SYSTEM) as tx:
-            row = await tx.fetchrow(
-                "update api_keys k set last_used_at = now() from users u where k.hash = $1 and u.id = k.user_id"
-                " and k.revoked_at is null and (k.expires_at is null or k.expires_at > now()) and u.state = 'active'"
-                " returning u.id, u.username, u.is_admin, k.project_id",
-                digest,
-            )
-        if row is None:
-            raise Unauthenticated("The API key is not valid, has expired or was revoked.")
-        return Actor(
-            user_id=row["id"],
-            name=row["username"],
-            kind="api_key",
-            is_admin=row["is_admin"],
-            project_id=row["project_id"],
-        )
+    def _heard(self, subject: str) -> None:
+        self._changes += 1
+        if subject == SIGNING_KEYS:
+            self._forget_all()
+            return
+        with suppress(ValueError):
+            user_id = UUID(subject)
+            for digest in [digest for digest, one in self._known.items() if one.actor.user_id == user_id]:
+                del self._known[digest]
+
+    def _forget_all(self) -> None:
+        """Whatever was missed, the keys included, is read again."""
+        self._changes += 1
+        self._known.clear()
+        task = asyncio.get_running_loop().create_task(self._reload_keys())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _reload_keys(self) -> None:
+        with suppress(
+            OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
+        ):  # the database is away: unknown keys are looked for when they are met
+            await self._signer.reload()
+            # Signatures that were verified with the former keys, this moment still, count no more.
+            self._changes += 1
+            self._known.clear()

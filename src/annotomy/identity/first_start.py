@@ -2,11 +2,16 @@
 
 import secrets
 
+import structlog
+
 from annotomy.actor import SYSTEM
 from annotomy.db.engine import Database
-from annotomy.identity.passwords import hash_password
+from annotomy.identity.errors import WeakPassword
+from annotomy.identity.passwords import hash_as_given, require_strong
 from annotomy.identity.users import create_user
 from annotomy.settings import AdminSettings
+
+log = structlog.get_logger(__name__)
 
 DIMSE_USERNAME = "dimse"
 """The service principal of DICOM peers that no other is bound to."""
@@ -19,7 +24,7 @@ async def ensure_first_users(db: Database, admin: AdminSettings) -> str | None:
     async with db.read(SYSTEM) as tx:
         if await tx.fetchval("select 1 from users where is_admin"):
             return None
-    password_hash = await hash_password(admin.password or generated or "")
+    password_hash = await hash_as_given(_checked(admin.password) or generated or "")
     async with db.write(SYSTEM) as tx:
         await tx.execute("select pg_advisory_xact_lock($1)", FIRST_START_LOCK)
         if await tx.fetchval("select 1 from users where is_admin"):
@@ -29,3 +34,13 @@ async def ensure_first_users(db: Database, admin: AdminSettings) -> str | None:
         )
         await create_user(tx, username=DIMSE_USERNAME, password_hash=None, display_name="DICOM peers", is_service=True)
     return generated
+
+
+def _checked(password: str | None) -> str | None:
+    """The operator's own choice starts the server even when it is weak, but not in silence."""
+    if password is not None:
+        try:
+            require_strong(password)
+        except WeakPassword as problem:
+            log.warning("first_start.weak_password", variable="ANNOTOMY_ADMIN_PASSWORD", detail=problem.detail)
+    return password

@@ -4,7 +4,10 @@ Each start raises `attempt`. The number fences: an attempt that was taken over c
 in mid-job is noticed by its missing heartbeat, and its job is begun again elsewhere.
 """
 
+import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -14,9 +17,11 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.errors import RetryRequested
 from pgqueuer.models import Job as Message
+from pgqueuer.models import Schedule as Occasion
 
 from annotomy.actor import SYSTEM, Actor
-from annotomy.jobs.handlers import Fenced, HandlerSpec, JobContext, Reject, Retry
+from annotomy.db.engine import ReadTx
+from annotomy.jobs.handlers import Cancelled, Fenced, HandlerSpec, JobContext, Reject, Retry, Schedule
 from annotomy.jobs.queue import MAX_ATTEMPTS
 from annotomy.services import Services
 
@@ -26,6 +31,18 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 DEQUEUE_TIMEOUT = timedelta(seconds=5)
 BATCH_SIZE = 2
 LONGEST_PAUSE_S = 300
+
+PASSING = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+)
+"""Failures of the machine or the database that are over sooner or later; a job that meets one is tried again."""
 
 
 def register(queuer: PgQueuer, services: Services, spec: HandlerSpec) -> None:
@@ -45,23 +62,33 @@ async def _run(services: Services, spec: HandlerSpec, job_id: UUID) -> None:
     context, payload = started
     bound = log.bind(job_id=str(job_id), kind=spec.job_type.kind, attempt=context.attempt)
     try:
+        await _attempt(services, spec, context, payload, bound)
+    except (Retry, *PASSING) as error:
+        pause = timedelta(seconds=min(LONGEST_PAUSE_S, 2**context.attempt))
+        bound.warning("job.retried", reason=type(error).__name__)
+        with contextlib.suppress(*PASSING):  # then the row says running, which the next attempt may take as well
+            await _end(services, context, "queued", None)
+        raise RetryRequested(delay=pause, reason=type(error).__name__) from error
+
+
+async def _attempt(services: Services, spec: HandlerSpec, context: JobContext, payload: object, bound: Any) -> None:
+    try:
         await spec.run(services, msgspec.convert(payload, spec.job_type), context)
     except Fenced:
         bound.warning("job.fenced")
+    except Cancelled:
+        bound.info("job.cancelled")
+        await _end(services, context, "cancelled", None)
     except Reject as error:
         bound.info("job.rejected", slug=error.problem.slug)
         await _end(services, context, "failed", error.problem.to_json())
-    except (Retry, OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        pause = timedelta(seconds=min(LONGEST_PAUSE_S, 2**context.attempt))
-        bound.warning("job.retried", reason=type(error).__name__)
-        await _end(services, context, "queued", None)
-        raise RetryRequested(delay=pause, reason=type(error).__name__) from error
+    except (Retry, *PASSING):
+        raise
     except Exception as error:  # noqa: BLE001 - the edge of a job: whatever went wrong is booked as its failure
         # A bug of ours: told as such, never retried blindly. The trace is in the log, values are not.
         bound.exception("job.failed")
-        await _end(
-            services, context, "failed", {"type": "urn:annotomy:problem:internal", "detail": type(error).__name__}
-        )
+        problem = {"type": "urn:annotomy:problem:internal", "title": "The job failed", "detail": type(error).__name__}
+        await _end(services, context, "failed", problem)
     else:
         bound.info("job.ended")
 
@@ -81,14 +108,20 @@ async def _start(services: Services, job_id: UUID) -> tuple[JobContext, object] 
                 job_id, {"type": "urn:annotomy:problem:too-many-attempts", "detail": "Every attempt ended without a result."},
             )  # fmt: skip
             return None
-        user = await tx.fetchrow(
-            "select username, is_admin from users where id = $1 and state = 'active'", row["asker_id"]
-        )
-        if user is None:
+        asker = await _asker(tx, row["asker_id"])
+        if asker is None:
             await tx.execute("update jobs set state = 'cancelled', finished_at = now() where id = $1", job_id)
             return None
-    asker = Actor(user_id=row["asker_id"], name=user["username"], is_admin=user["is_admin"])
     return JobContext(services, job_id, asker, row["attempt"]), row["payload"]
+
+
+async def _asker(tx: ReadTx, asker_id: UUID) -> Actor | None:
+    """Who asked, with today's rights; None for somebody who is not active any more. The system asks for mails to people
+    who cannot sign in."""
+    if asker_id == SYSTEM.user_id:
+        return SYSTEM
+    user = await tx.fetchrow("select username, is_admin from users where id = $1 and state = 'active'", asker_id)
+    return Actor(user_id=asker_id, name=user["username"], is_admin=user["is_admin"]) if user else None
 
 
 async def _end(services: Services, context: JobContext, state: str, problem: object) -> None:
@@ -100,8 +133,28 @@ async def _end(services: Services, context: JobContext, state: str, problem: obj
         )  # fmt: skip
 
 
-def queuer_for(connection: asyncpg.Connection, services: Services, specs: list[HandlerSpec]) -> PgQueuer:
+def register_schedule(queuer: PgQueuer, services: Services, schedule: Schedule) -> None:
+    """Lets this worker do the upkeep when it is due; the queue sees to it that only one does."""
+
+    @queuer.schedule(schedule.name, schedule.expression, clean_old=True)
+    async def run(_: Occasion) -> None:
+        try:
+            await schedule.run(services)
+        except Exception:
+            log.exception("schedule.failed", name=schedule.name)
+
+    del run
+
+
+def queuer_for(
+    connection: asyncpg.Connection,
+    services: Services,
+    specs: list[HandlerSpec],
+    schedules: Sequence[Schedule] = (),
+) -> PgQueuer:
     queuer = PgQueuer(AsyncpgDriver(connection))
     for spec in specs:
         register(queuer, services, spec)
+    for schedule in schedules:
+        register_schedule(queuer, services, schedule)
     return queuer

@@ -24,6 +24,10 @@ class Reject(Exception):
         self.problem = problem
 
 
+class Cancelled(Exception):
+    """The asker wanted the job stopped, and it has left nothing behind."""
+
+
 class Fenced(Exception):
     """Another worker took this job over meanwhile: this attempt must leave no trace."""
 
@@ -38,7 +42,7 @@ class JobContext:
     attempt: int
 
     async def report(self, share: float, message: str = "") -> None:
-        """Progress from 0 to 1. Raises Fenced when the attempt is over, or asyncio.CancelledError's kin via `cancelled`."""
+        """Progress from 0 to 1. Raises Fenced when the attempt is over."""
         async with self.services.db.write(SYSTEM) as tx:
             known = await tx.fetchval(
                 "update jobs set progress = $3, message = $4 where id = $1 and attempt = $2 and state = 'running' returning 1",
@@ -61,6 +65,16 @@ class JobContext:
         if booked is None:
             raise Fenced
 
+    async def fail(self, tx: WriteTx, problem: Problem) -> None:
+        """Books a failure in a transaction that tells of it. Raises Fenced, which rolls it back."""
+        booked = await tx.fetchval(
+            "update jobs set state = 'failed', problem = $3, finished_at = now()"
+            " where id = $1 and attempt = $2 and state = 'running' returning 1",
+            self.id, self.attempt, problem.to_json(),
+        )  # fmt: skip
+        if booked is None:
+            raise Fenced
+
 
 @dataclass(frozen=True, slots=True)
 class HandlerSpec:
@@ -69,3 +83,12 @@ class HandlerSpec:
     job_type: type[Job]
     run: Callable[[Services, Any, JobContext], Awaitable[None]]
     limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Upkeep that one worker does at the times of a cron expression (UTC); doing it twice must do no harm."""
+
+    name: str
+    expression: str
+    run: Callable[[Services], Awaitable[object]]

@@ -20,6 +20,16 @@ class Job(msgspec.Struct, frozen=True):
     kind: ClassVar[str]
 
 
+async def cancel_job(tx: WriteTx, job_id: UUID) -> None:
+    """One that waits never begins; one that runs is told to stop; one that has ended stays as it is. Decides no rights."""
+    await tx.execute(
+        "update jobs set cancel_requested = true, state = case when state = 'queued' then 'cancelled' else state end,"
+        " finished_at = case when state = 'queued' then now() else finished_at end"
+        " where id = $1 and state in ('queued', 'running')",
+        job_id,
+    )
+
+
 async def enqueue(tx: WriteTx, job: Job, *, project_id: UUID | None = None, priority: int = 0) -> UUID:
     """The job's id. It runs after the transaction commits, for the transaction's actor."""
     job_id = new_id()

@@ -59,25 +59,25 @@ class Readiness:
         return "ok"
 
 
-@get("/livez", include_in_schema=False, sync_to_thread=False)
+@get("/livez", include_in_schema=False, opt={"permission": "anyone"}, sync_to_thread=False)
 def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@get("/startupz", include_in_schema=False, sync_to_thread=False)
+@get("/startupz", include_in_schema=False, opt={"permission": "anyone"}, sync_to_thread=False)
 def startupz() -> dict[str, str]:
     """Answers only after the application has started, which needs a migrated database."""
     return {"status": "ok"}
 
 
-@get("/readyz", include_in_schema=False)
+@get("/readyz", include_in_schema=False, opt={"permission": "anyone"})
 async def readyz(readiness: NamedDependency[Readiness]) -> Response[dict[str, Any]]:
     verdict = await readiness.verdict()
     ready = all(v == "ok" for v in verdict.values())
     return Response({"status": "ok" if ready else "failing", "parts": verdict}, status_code=200 if ready else 503)
 
 
-@get("/metrics", include_in_schema=False, sync_to_thread=True)
+@get("/metrics", include_in_schema=False, opt={"permission": "anyone"}, sync_to_thread=True)
 def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Prometheus text. With several HTTP processes the figures are the sum over all."""
     folder = services.settings.metrics_dir

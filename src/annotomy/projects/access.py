@@ -1,67 +1,198 @@
-"""Every permission rule. `require` raises and never returns a verdict; reads of DICOM rows join the view `visibility`.
+"""Every permission rule. `require` raises and never returns a verdict; reads of DICOM rows carry the view `visibility`.
 
-The view (first migration) is the one statement of who sees which study; row-level security reads it as well.
+The view (first migration) is the one statement of who sees which study, series and instance; row-level security reads it
+as well. docs/explanation/access.md says what the words mean.
 """
 
-from enum import StrEnum
+from typing import Literal
 from uuid import UUID
 
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx
+from annotomy.db.engine import ReadTx, restricted
 from annotomy.errors import Forbidden, NotFound
+from annotomy.projects.roles import PERMISSION_NAMES, ROLES, Permission, holds, in_scope
+
+__all__ = [
+    "ROLES", "Permission", "require", "require_declared", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
+    "sees_study", "sight_of_study", "takeable_instances", "visible_instances", "visible_series", "visible_studies", "visible_target", "visible_work",
+]  # fmt: skip
+
+VALID = "(m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())"
+"""A membership `m` that holds now."""
+_ACTOR = "(select nullif(current_setting('app.actor', true), '')::uuid)"
+_PROJECT = "(select nullif(current_setting('app.project', true), '')::uuid)"
+
+SHARES = (
+    f"exists (select from project_members sm where sm.project_id = v.project_id and sm.user_id = {_ACTOR}"
+    " and 'study.share' = any (sm.permissions))"
+)
+"""A row `v` of the view that comes through a project whose studies the actor may bring into other projects."""
 
 
-class Permission(StrEnum):
-    STUDY_READ = "study.read"
-    STUDY_STORE = "study.store"
-    STUDY_ASSIGN = "study.assign"
-    ANNOTATION_READ = "annotation.read"
-    ANNOTATION_WRITE = "annotation.write"
-    SEGMENTATION_READ = "segmentation.read"
-    SEGMENTATION_WRITE = "segmentation.write"
-    REVIEW = "review"
-    MODEL_RUN = "model.run"
-    PROJECT_MANAGE = "project.manage"
+# -- permissions ------------------------------------------------------------------------------------------------------
 
 
-_READ = frozenset({Permission.STUDY_READ, Permission.ANNOTATION_READ, Permission.SEGMENTATION_READ})
-_ANNOTATE = _READ | {Permission.ANNOTATION_WRITE, Permission.SEGMENTATION_WRITE, Permission.MODEL_RUN}
-
-ROLES: dict[str, frozenset[Permission]] = {
-    "viewer": _READ,
-    "annotator": _ANNOTATE,
-    "blinded_reader": _ANNOTATE,
-    "reviewer": _ANNOTATE | {Permission.REVIEW},
-    "adjudicator": _ANNOTATE | {Permission.REVIEW},
-    "data_manager": _READ | {Permission.STUDY_STORE, Permission.STUDY_ASSIGN},
-    "project_admin": frozenset(Permission),
-}
-
-
-def visible_studies(study_id: str) -> str:
-    """The predicate that every read of studies, series and instances carries; `study_id` is the SQL of the study's key."""
-    return f"exists (select from visibility v where v.study_id = {study_id})"
-
-
-async def require(tx: ReadTx, actor: Actor, permission: Permission, project_id: UUID) -> None:
+async def require(tx: ReadTx, actor: Actor, permission: Permission | str, project_id: UUID) -> None:
     """Raises NotFound to who is not a member (the project's existence is theirs alone), else Forbidden."""
-    role = await _role(tx, actor, project_id)
-    if permission not in ROLES.get(role, frozenset()):
-        raise Forbidden(
-            f"Your role in this project lacks the permission {permission.value}.", permission=permission.value
-        )
+    held = await _held(tx, actor, project_id)
+    if not holds(held, permission):
+        raise _forbidden(permission)
+    require_scope(actor, permission)
 
 
 async def require_member(tx: ReadTx, actor: Actor, project_id: UUID) -> None:
-    await _role(tx, actor, project_id)
+    """Raises NotFound to who is not."""
+    await _held(tx, actor, project_id)
 
 
-async def require_study(tx: ReadTx, actor: Actor, project_id: UUID, study_instance_uid: str) -> int:
-    """The study's key, when the project holds it and the actor is a member. Raises NotFound otherwise."""
+async def require_own_or_all(tx: ReadTx, actor: Actor, action: str, project_id: UUID, owner_id: UUID) -> None:
+    """For work with an owner; `action` is `annotation.edit`, `segmentation.read`, ...
+
+    Raises NotFound to who may not even read this work (somebody else's work is a blinded reader's secret), else Forbidden.
+    """
+    held = await _held(tx, actor, project_id)
+    kind = action.partition(".")[0]
+    reach = "own" if owner_id == actor.user_id else "all"
+    if not holds(held, f"{kind}.read.{reach}"):
+        raise NotFound(f"There is no such {kind}.")
+    if not holds(held, f"{action}.{reach}"):
+        raise _forbidden(f"{action}.{reach}")
+    require_scope(actor, f"{action}.{reach}")
+
+
+async def require_global(tx: ReadTx, actor: Actor, permission: Permission) -> None:
+    """For what stands outside of projects. Raises Forbidden."""
+    held = set[str](ROLES["system_administrator"] if actor.is_admin else ())
+    if actor.project_id is None:
+        for row in await tx.fetch("select role from global_roles where user_id = $1", actor.user_id):
+            held |= ROLES.get(row["role"], frozenset())
+    if actor.project_id is not None or not holds(held, permission):
+        raise _forbidden(permission)
+    require_scope(actor, permission)
+
+
+def require_scope(actor: Actor, permission: str) -> None:
+    """Raises Forbidden for an API key whose scopes do not reach the permission."""
+    if not in_scope(actor.scopes, permission):
+        raise Forbidden(f"The API key lacks the scope {permission}.", permission=str(permission))
+
+
+def require_declared(actor: Actor, declared: str, *, changes: bool) -> None:
+    """At the edge, before anything is read: whether an API key's scopes reach what a route declares.
+
+    Routes about one's own things or for any member demand `read`, or `write` when they change something.
+    """
+    if actor.scopes is None:
+        return
+    if declared in PERMISSION_NAMES:
+        require_scope(actor, declared)
+    elif changes and not {"write", "admin"} & actor.scopes:
+        raise Forbidden("The API key lacks the scope write.", permission="write")
+
+
+def _forbidden(permission: str) -> Forbidden:
+    return Forbidden(f"Your role lacks the permission {permission}.", permission=str(permission))
+
+
+async def _held(tx: ReadTx, actor: Actor, project_id: UUID) -> frozenset[str]:
+    """The permissions of the actor's role in the project."""
+    held: list[str] | None = None
+    if actor.project_id is None or actor.project_id == project_id:
+        held = await tx.fetchval(
+            f"select m.permissions from project_members m where m.project_id = $1 and m.user_id = $2 and {VALID}",
+            project_id, actor.user_id,
+        )  # fmt: skip
+    if held is None:
+        raise NotFound("There is no such project.")
+    return frozenset(held)
+
+
+# -- visibility -------------------------------------------------------------------------------------------------------
+# Each predicate takes the SQL of keys and is true for what the transaction's actor sees through any project. With
+# `project`, the SQL of a project's key, through that project alone.
+
+
+def visible_studies(study_id: str, *, project: str | None = None) -> str:
+    """Studies of which the actor sees something."""
+    return f"exists (select from visibility v where v.study_id = {study_id}{_through(project)})"
+
+
+def visible_series(series: str, *, project: str | None = None) -> str:
+    """Series of which the actor sees something; `series` is the alias of the table."""
+    return (
+        f"exists (select from visibility v where v.study_id = {series}.study_id{_through(project)}"
+        f" and (v.series_id is null or v.series_id = {series}.id))"
+    )
+
+
+def visible_instances(instance: str, *, project: str | None = None) -> str:
+    """`instance` is the alias of the table."""
+    return (
+        f"exists (select from visibility v where v.study_id = {instance}.study_id{_through(project)}"
+        f" and (v.series_id is null or v.series_id = {instance}.series_id)"
+        f" and (v.instance_id is null or v.instance_id = {instance}.id))"
+    )
+
+
+def takeable_instances(instance: str, project: str) -> str:
+    """Instances that the actor may bring into a project: seen there already, or where their role brings studies elsewhere."""
+    return (
+        f"exists (select from visibility v where v.study_id = {instance}.study_id and (v.project_id = {project} or {SHARES})"
+        f" and (v.series_id is null or v.series_id = {instance}.series_id)"
+        f" and (v.instance_id is null or v.instance_id = {instance}.id))"
+    )
+
+
+def visible_target(alias: str) -> str:
+    """Rows that hang on DICOM objects by `project_id`, `study_instance_uid` and, where they name one, `series_instance_uid`.
+
+    True where the actor sees the study, and the series if one is named, through the row's own project.
+    """
+    return (
+        f"exists (select from studies vst where vst.study_instance_uid = {alias}.study_instance_uid and"
+        f" ({alias}.series_instance_uid is null and {visible_studies('vst.id', project=f'{alias}.project_id')}"
+        f" or exists (select from series vse where vse.study_id = vst.id"
+        f" and vse.series_instance_uid = {alias}.series_instance_uid"
+        f" and {visible_series('vse', project=f'{alias}.project_id')})))"
+    )
+
+
+def visible_work(kind: str, project_id: str, owner_id: str) -> str:
+    """Work that the actor may read by role: everybody's, or one's own; `kind` is annotation or segmentation."""
+    return (
+        f"exists (select from project_members m where m.user_id = {_ACTOR} and m.project_id = {project_id} and {VALID}"
+        f" and ({_PROJECT} is null or m.project_id = {_PROJECT})"
+        f" and ('{kind}.read.all' = any (m.permissions)"
+        f" or {owner_id} = m.user_id and '{kind}.read.own' = any (m.permissions)))"
+    )
+
+
+def _through(project: str | None) -> str:
+    return "" if project is None else f" and v.project_id = {project}"
+
+
+async def require_study(
+    tx: ReadTx,
+    actor: Actor,
+    project_id: UUID,
+    study_instance_uid: str,
+    *,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> int:
+    """The study's key, when the actor sees it through this project - and the series and the instance, where named.
+
+    Raises NotFound otherwise.
+    """
+    del actor  # the transaction's own
     study_id: int | None = await tx.fetchval(
-        "select s.id from studies s join visibility v on v.study_id = s.id and v.project_id = $2"
-        " where s.study_instance_uid = $1",
-        study_instance_uid, project_id,
+        f"select st.id from studies st where st.study_instance_uid = $1 and {visible_studies('st.id', project='$2')}"
+        " and ($3::text is null or exists (select from series se where se.study_id = st.id and se.series_instance_uid = $3"
+        f" and {visible_series('se', project='$2')}))"
+        " and ($4::text is null or exists (select from instances i join series se on se.id = i.series_id"
+        " where i.study_id = st.id and i.sop_instance_uid = $4 and ($3::text is null or se.series_instance_uid = $3)"
+        f" and {visible_instances('i', project='$2')}))",
+        study_instance_uid, project_id, series_instance_uid, sop_instance_uid,
     )  # fmt: skip
     if study_id is None:
         raise NotFound("There is no such study in this project.")
@@ -70,23 +201,18 @@ async def require_study(tx: ReadTx, actor: Actor, project_id: UUID, study_instan
 
 async def sees_study(tx: ReadTx, actor: Actor, study_id: int) -> bool:
     """For the store operation alone, which writes with row-level security open: may this study grow by the actor's hand?"""
+    return await sight_of_study(tx, actor, study_id) != "none"
+
+
+async def sight_of_study(tx: ReadTx, actor: Actor, study_id: int) -> Literal["none", "part", "whole"]:
+    """For the store operation alone. Who sees a study in part, or may not take it elsewhere, gains nothing by adding to it.
+
+    `whole`: sees all of it through a project whose studies the actor may bring into others.
+    """
     if actor.kind == "system":
-        return True
-    return await tx.fetchval(
-        "select exists (select from project_studies ps join project_members m using (project_id) where ps.study_id = $1"
-        " and m.user_id = $2 and (m.expires_at is null or m.expires_at > now()) and ($3::uuid is null or project_id = $3))",
-        study_id, actor.user_id, actor.project_id,
-    )  # fmt: skip
-
-
-async def _role(tx: ReadTx, actor: Actor, project_id: UUID) -> str:
-    role: str | None = None
-    if actor.project_id is None or actor.project_id == project_id:
-        role = await tx.fetchval(
-            "select role from project_members where project_id = $1 and user_id = $2"
-            " and (expires_at is null or expires_at > now())",
-            project_id, actor.user_id,
-        )  # fmt: skip
-    if role is None:
-        raise NotFound("There is no such project.")
-    return role
+        return "whole"
+    async with restricted(tx, actor):
+        whole = await tx.fetchval(
+            f"select bool_or(v.series_id is null and {SHARES}) from visibility v where v.study_id = $1", study_id
+        )
+    return "none" if whole is None else "whole" if whole else "part"

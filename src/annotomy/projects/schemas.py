@@ -1,9 +1,12 @@
 """What the project routes take and answer."""
 
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+
+from annotomy.projects.visibility import Effect, Level, Operator
 
 
 class NewProject(msgspec.Struct, frozen=True):
@@ -23,6 +26,7 @@ class Project(msgspec.Struct, frozen=True):
 class NewMember(msgspec.Struct, frozen=True):
     user_id: UUID
     role: str
+    valid_from: datetime | None = None
     expires_at: datetime | None = None
 
 
@@ -32,12 +36,198 @@ class Member(msgspec.Struct, frozen=True):
     display_name: str
     role: str
     expires_at: datetime | None
+    valid_from: datetime | None = None
+    via_group: UUID | None = None
+    """The group that gives this membership; null for one of the user's own."""
+
+
+class NewGroup(msgspec.Struct, frozen=True):
+    name: str
+
+
+class Group(msgspec.Struct, frozen=True):
+    id: UUID
+    name: str
+    user_ids: list[UUID]
+
+
+class NewGroupMember(msgspec.Struct, frozen=True):
+    user_id: UUID
+
+
+class NewProjectGroup(msgspec.Struct, frozen=True):
+    group_id: UUID
+    role: str
+    valid_from: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class ProjectGroup(msgspec.Struct, frozen=True):
+    group_id: UUID
+    name: str
+    role: str
+    valid_from: datetime | None
+    expires_at: datetime | None
 
 
 class NewProjectStudy(msgspec.Struct, frozen=True):
     study_instance_uid: str
+    series_instance_uid: str | None = None
+    """Only this series of it."""
+    sop_instance_uid: str | None = None
+    """Only this instance of it."""
 
 
 class ProjectStudy(msgspec.Struct, frozen=True):
     study_instance_uid: str
     added_at: datetime
+    series_instance_uid: str | None = None
+    sop_instance_uid: str | None = None
+
+
+class RoleLabel(msgspec.Struct, frozen=True):
+    en: str
+    ko: str
+
+
+class Role(msgspec.Struct, frozen=True):
+    name: str
+    label: RoleLabel
+    permissions: list[str]
+    scope: Literal["project", "global"]
+    project_id: UUID | None = None
+    """The project that defines it; null for a role that every project has."""
+
+
+class PermissionLabel(msgspec.Struct, frozen=True):
+    name: str
+    label: RoleLabel
+    scope: str
+
+
+class Roles(msgspec.Struct, frozen=True):
+    items: list[Role]
+    permissions: list[PermissionLabel]
+    next: None = None
+    total: int | None = None
+
+
+class NewRole(msgspec.Struct, frozen=True):
+    name: str
+    permissions: list[str]
+    label: RoleLabel | None = None
+
+
+class NewRule(msgspec.Struct, frozen=True):
+    effect: Effect
+    level: Level
+    attribute: str
+    operator: Operator
+    value: Any = True
+    """A text (EQ, NE, CONTAINS), a list of texts (IN), two texts from and to, either empty (RANGE), true or false (PRESENT)."""
+    role: str | None = None
+    user_id: UUID | None = None
+    valid_from: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class RuleChange(msgspec.Struct, frozen=True):
+    """A merge patch: what is left out stays."""
+
+    effect: Effect | msgspec.UnsetType = msgspec.UNSET
+    level: Level | msgspec.UnsetType = msgspec.UNSET
+    attribute: str | msgspec.UnsetType = msgspec.UNSET
+    operator: Operator | msgspec.UnsetType = msgspec.UNSET
+    value: Any | msgspec.UnsetType = msgspec.UNSET
+    role: str | msgspec.UnsetType | None = msgspec.UNSET
+    user_id: UUID | msgspec.UnsetType | None = msgspec.UNSET
+    valid_from: datetime | msgspec.UnsetType | None = msgspec.UNSET
+    expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class RuleAnswer(msgspec.Struct, frozen=True):
+    id: UUID
+    project_id: UUID
+    effect: Effect
+    level: Level
+    attribute: str
+    operator: Operator
+    value: Any
+    role: str | None
+    user_id: UUID | None
+    valid_from: datetime | None
+    expires_at: datetime | None
+    created_at: datetime
+    version: int
+
+
+class PreviewStudy(msgspec.Struct, frozen=True):
+    study_instance_uid: str
+    study_date: date | None
+    study_description: str
+    series: int
+    instances: int
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What a person sees of the project now."""
+
+    user_id: UUID
+    studies: int
+    series: int
+    instances: int
+    items: list[PreviewStudy]
+    """The newest studies, with counts of what that person sees in them."""
+
+
+class PersonsAccess(msgspec.Struct, frozen=True):
+    """Why a person sees a study through a project, or why not."""
+
+    project_id: UUID
+    user_id: UUID
+    username: str
+    role: str
+    sees: Literal["nothing", "part", "all"]
+    series: int
+    instances: int
+    why: str
+    """member-of-a-project-without-rules, rules, membership-not-valid, role-without-study-read."""
+    allowed_by: list[UUID]
+    """Rules that apply to the person and match something in the study."""
+    limited_by: list[UUID]
+    denied_by: list[UUID]
+
+
+class StudyAccess(msgspec.Struct, frozen=True):
+    study_instance_uid: str
+    items: list[PersonsAccess]
+
+
+class NewAccessRequest(msgspec.Struct, frozen=True):
+    project_id: UUID
+    reason: str
+    scope: Literal["full", "limited", "read_only"] = "read_only"
+    until: datetime | None = None
+    """How long access is asked for."""
+
+
+class AccessRequest(msgspec.Struct, frozen=True):
+    id: UUID
+    project_id: UUID
+    user_id: UUID
+    username: str
+    scope: str
+    reason: str
+    state: str
+    until: datetime | None
+    created_at: datetime
+    decided_at: datetime | None
+    note: str
+
+
+class Decision(msgspec.Struct, frozen=True):
+    note: str = ""
+    role: str | None = None
+    """When approved: instead of the role that the scope stands for."""
+    expires_at: datetime | None = None
+    """When approved: the end of the membership, else what was asked for."""

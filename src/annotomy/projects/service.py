@@ -1,19 +1,31 @@
-"""Projects, members, and which studies a project holds."""
+"""Projects, and which studies, series and instances they hold."""
 
 from datetime import datetime
 from uuid import UUID
 
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx, WriteTx
+from annotomy.db.engine import ReadTx, WriteTx, unrestricted
 from annotomy.db.identifiers import new_id
-from annotomy.errors import BadRequest, NotFound
+from annotomy.errors import BadRequest, Forbidden, NotFound
 from annotomy.events import Event, emit
-from annotomy.projects.access import ROLES, Permission, require
-from annotomy.projects.schemas import Member, Project, ProjectStudy
+from annotomy.projects.access import (
+    SHARES,
+    VALID,
+    Permission,
+    require,
+    require_scope,
+    sight_of_study,
+    visible_instances,
+    visible_series,
+    visible_studies,
+)
+from annotomy.projects.members import add_founder
+from annotomy.projects.schemas import Project, ProjectStudy
+from annotomy.projects.visibility import settle_studies
 
 _MINE = (
     "select p.id, p.name, p.description, m.role, p.created_at from projects p join project_members m on m.project_id = p.id"
-    " where m.user_id = $1 and (m.expires_at is null or m.expires_at > now()) and ($2::uuid is null or p.id = $2)"
+    f" where m.user_id = $1 and {VALID} and ($2::uuid is null or p.id = $2)"
 )
 
 
@@ -21,6 +33,8 @@ async def create_project(tx: WriteTx, *, name: str, description: str) -> Project
     """The maker becomes its administrator."""
     if not name.strip() or len(name) > 200:
         raise BadRequest("A project's name has 1 to 200 characters.")
+    if tx.actor.project_id is not None:
+        raise Forbidden("A key that is bound to a project makes no other.")
     project_id = await _insert(tx, name=name.strip(), description=description, inbox_of=None)
     await emit(
         tx, Event(type="project.created", object_kind="project", object_id=str(project_id), project_id=project_id)
@@ -49,87 +63,172 @@ async def project_by_name(tx: ReadTx, name: str) -> Project:
     return Project(**dict(rows[0]))
 
 
-async def set_member(tx: WriteTx, project_id: UUID, *, user_id: UUID, role: str, expires_at: datetime | None) -> Member:
-    await require(tx, tx.actor, Permission.PROJECT_MANAGE, project_id)
-    if role not in ROLES:
-        raise BadRequest(f"There is no role of this name. Roles: {', '.join(ROLES)}.")
-    if await tx.fetchval("select 1 from users where id = $1 and state <> 'deleted'", user_id) is None:
-        raise NotFound("There is no such user.")
-    await tx.execute(
-        "insert into project_members (project_id, user_id, role, expires_at) values ($1, $2, $3, $4)"
-        " on conflict (user_id, project_id) do update set role = excluded.role, expires_at = excluded.expires_at",
-        project_id, user_id, role, expires_at,
+# -- what a project holds ---------------------------------------------------------------------------------------------
+
+
+async def assign_study(
+    tx: WriteTx,
+    project_id: UUID,
+    study_instance_uid: str,
+    *,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> ProjectStudy:
+    """Puts a study, a series or an instance into a project where the actor may assign.
+
+    It comes from projects whose studies the actor may bring into others, and no more of it comes than the actor sees there:
+    else a rule would be left behind by a copy. Raises NotFound for what the actor does not see, Forbidden for what may not
+    leave its project.
+    """
+    await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
+    found = await tx.fetchrow(_FIND, study_instance_uid, series_instance_uid, sop_instance_uid)
+    if found is None:
+        raise NotFound("There is no such study.")
+    series_id, instance_id = found["series_id"], found["instance_id"]
+    parts = await tx.fetch(
+        f"select distinct v.series_id, v.instance_id from visibility v where v.study_id = $1 and (v.project_id = $2 or {SHARES})",
+        found["study_id"], project_id,
     )  # fmt: skip
+    wanted = _within([(row["series_id"], row["instance_id"]) for row in parts], series_id, instance_id)
+    if not wanted:
+        raise Forbidden(
+            f"Your role where the study lies lacks the permission {Permission.STUDY_SHARE.value}.",
+            permission=Permission.STUDY_SHARE.value,
+        )
+    await tx.executemany(_HOLD, [(project_id, found["study_id"], *part, tx.actor.user_id) for part in wanted])
+    await settle_studies(tx, [found["study_id"]])
+    data = {
+        name: uid
+        for name, uid in (("series_instance_uid", series_instance_uid), ("sop_instance_uid", sop_instance_uid))
+        if uid
+    }
     await emit(
         tx,
         Event(
-            type="member.set", object_kind="user", object_id=str(user_id), project_id=project_id, data={"role": role}
+            type="study.assigned", object_kind="study", object_id=study_instance_uid, project_id=project_id, data=data
         ),
     )
-    return next(member for member in await _members(tx, project_id) if member.user_id == user_id)
-
-
-async def remove_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
-    await require(tx, tx.actor, Permission.PROJECT_MANAGE, project_id)
-    done = await tx.fetchval(
-        "delete from project_members where project_id = $1 and user_id = $2 returning user_id", project_id, user_id
-    )
-    if done is None:
-        raise NotFound("There is no such member.")
-    await emit(tx, Event(type="member.removed", object_kind="user", object_id=str(user_id), project_id=project_id))
-
-
-async def list_members(tx: ReadTx, project_id: UUID) -> list[Member]:
-    await require(tx, tx.actor, Permission.STUDY_READ, project_id)
-    return await _members(tx, project_id)
-
-
-async def assign_study(tx: WriteTx, project_id: UUID, study_instance_uid: str) -> ProjectStudy:
-    """Puts a study that the actor can see into a project where the actor may assign."""
-    await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
-    study_id = await tx.fetchval("select id from studies where study_instance_uid = $1", study_instance_uid)
-    if study_id is None:
-        raise NotFound("There is no such study.")
-    await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
-    await emit(
-        tx, Event(type="study.assigned", object_kind="study", object_id=study_instance_uid, project_id=project_id)
-    )
     added_at = await tx.fetchval(
-        "select added_at from project_studies where project_id = $1 and study_id = $2", project_id, study_id
+        "select max(added_at) from project_studies where project_id = $1 and study_id = $2",
+        project_id,
+        found["study_id"],
     )
-    return ProjectStudy(study_instance_uid=study_instance_uid, added_at=added_at)
+    return ProjectStudy(study_instance_uid, added_at, series_instance_uid, sop_instance_uid)
 
 
-async def unassign_study(tx: WriteTx, project_id: UUID, study_instance_uid: str) -> None:
+_FIND = (
+    "select st.id as study_id, se.id as series_id, i.id as instance_id from studies st"
+    " left join series se on se.study_id = st.id and ($2::text is not null or $3::text is not null)"
+    f" and ($2::text is null or se.series_instance_uid = $2) and {visible_series('se')}"
+    f" left join instances i on i.series_id = se.id and i.sop_instance_uid = $3 and {visible_instances('i')}"
+    f" where st.study_instance_uid = $1 and {visible_studies('st.id')}"
+    " and ($2::text is null or se.id is not null) and ($3::text is null or i.id is not null) limit 1"
+)
+
+_HOLD = (
+    "insert into project_items (project_id, study_id, series_id, instance_id, added_by) values ($1, $2, $3, $4, $5)"
+    " on conflict (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing"
+)
+
+Part = tuple[int | None, int | None]
+"""(series, instance): both None is the whole study."""
+
+
+def _within(parts: list[Part], series_id: int | None, instance_id: int | None) -> list[Part]:
+    """Of the parts that may be taken, what lies within the study (None, None), a series or an instance of it."""
+    asked = (series_id, instance_id)
+    if asked in parts or (None, None) in parts or (instance_id is not None and (series_id, None) in parts):
+        return [asked]
+    if series_id is None:
+        return parts
+    return [part for part in parts if part[0] == series_id and instance_id is None]
+
+
+async def unassign_study(
+    tx: WriteTx,
+    project_id: UUID,
+    study_instance_uid: str,
+    *,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> None:
+    """Takes a study out with all its parts; with a series or an instance named, the assignment of just that."""
     await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
-    done = await tx.fetchval(
-        "delete from project_studies ps using studies s where s.id = ps.study_id and ps.project_id = $1"
-        " and s.study_instance_uid = $2 returning s.id",
-        project_id, study_instance_uid,
+    study_id = await tx.fetchval(
+        f"select st.id from studies st where st.study_instance_uid = $1 and {visible_studies('st.id', project='$2')}",
+        study_instance_uid, project_id,
     )  # fmt: skip
-    if done is None:
+    async with unrestricted(tx):
+        done = await tx.fetch(
+            "delete from project_studies ps where ps.project_id = $1 and ps.study_id = $2"
+            " and ($3::text is null or ps.series_id = (select id from series where series_instance_uid = $3))"
+            " and ($4::text is null or ps.instance_id = (select id from instances where sop_instance_uid = $4))"
+            " and ($3::text is null or $4::text is not null or ps.instance_id is null) returning 1",
+            project_id, study_id, series_instance_uid, sop_instance_uid,
+        )  # fmt: skip
+    if not done:
         raise NotFound("There is no such study in this project.")
+    await settle_studies(tx, [study_id])
     await emit(
         tx, Event(type="study.unassigned", object_kind="study", object_id=study_instance_uid, project_id=project_id)
     )
 
 
-async def list_studies(tx: ReadTx, project_id: UUID) -> list[ProjectStudy]:
+async def list_studies(
+    tx: ReadTx, project_id: UUID, *, limit: int, after: tuple[datetime, int] | None
+) -> tuple[list[ProjectStudy], tuple[datetime, int] | None, int]:
+    """What the project holds and the actor sees of it, newest assignment first; where to go on; how many studies in all."""
     await require(tx, tx.actor, Permission.STUDY_READ, project_id)
     rows = await tx.fetch(
-        "select s.study_instance_uid, ps.added_at from project_studies ps join studies s on s.id = ps.study_id"
-        " where ps.project_id = $1 order by ps.added_at desc, s.id limit 1000",
-        project_id,
-    )
-    return [ProjectStudy(**dict(row)) for row in rows]
+        f"{_LIST} and ($3::timestamptz is null or (ps.added_at, st.id) < ($3::timestamptz, $4::bigint))"
+        " order by ps.added_at desc, st.id desc, se.id, i.id limit $2 + 1",
+        project_id, limit, *(after or (None, None)),
+    )  # fmt: skip
+    total = await tx.fetchval("select count(distinct v.study_id) from visibility v where v.project_id = $1", project_id)
+    found = [
+        ProjectStudy(row["study_instance_uid"], row["added_at"], row["series_instance_uid"], row["sop_instance_uid"])
+        for row in rows[:limit]
+    ]
+    last = rows[limit - 1] if len(rows) > limit else None
+    return found, None if last is None else (last["added_at"], last["study_id"]), total
+
+
+_LIST = (
+    "select st.id as study_id, st.study_instance_uid, ps.added_at, se.series_instance_uid, i.sop_instance_uid"
+    " from project_studies ps join studies st on st.id = ps.study_id left join series se on se.id = ps.series_id"
+    f" left join instances i on i.id = ps.instance_id where ps.project_id = $1 and {visible_studies('st.id', project='$1')}"
+    f" and (ps.series_id is null or se.id is not null and {visible_series('se', project='$1')})"
+    f" and (ps.instance_id is null or i.id is not null and {visible_instances('i', project='$1')})"
+)
 
 
 async def hold_study(tx: WriteTx, project_id: UUID, study_id: int, *, added_by: UUID) -> None:
-    """The row alone; the caller has decided the right. Called by the store operation."""
+    """The row alone; the caller has decided the right and settles the study. Called by the store operation."""
+    await tx.execute(_HOLD, project_id, study_id, None, None, added_by)
+
+
+async def hold_instances(
+    tx: WriteTx, project_id: UUID, study_id: int, sop_instance_uids: list[str], *, added_by: UUID
+) -> None:
+    """As `hold_study`, of instances that somebody brought into a study which they do not hold themselves."""
     await tx.execute(
-        "insert into project_studies (project_id, study_id, added_by) values ($1, $2, $3) on conflict do nothing",
-        project_id, study_id, added_by,
+        "insert into project_items (project_id, study_id, series_id, instance_id, added_by)"
+        " select $1, $2, series_id, id, $4 from instances where study_id = $2 and sop_instance_uid = any($3)"
+        " and not exists (select from project_studies ps where ps.project_id = $1 and ps.study_id = $2 and ps.instance_id is null"
+        " and (ps.series_id is null or ps.series_id = instances.series_id))"
+        " on conflict (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing",
+        project_id, study_id, sop_instance_uids, added_by,
     )  # fmt: skip
+
+
+async def bring_instances(tx: WriteTx, project_id: UUID, study_id: int, sop_instance_uids: list[str]) -> None:
+    """Puts instances that the actor may take (`takeable_instances`) into a project; the study, where all of it may be taken."""
+    async with unrestricted(tx):
+        if await sight_of_study(tx, tx.actor, study_id) == "whole":
+            await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
+        else:
+            await hold_instances(tx, project_id, study_id, sop_instance_uids, added_by=tx.actor.user_id)
+        await settle_studies(tx, [study_id])
 
 
 async def project_for_store(tx: WriteTx, actor: Actor, project_id: UUID | None) -> UUID:
@@ -141,6 +240,7 @@ async def project_for_store(tx: WriteTx, actor: Actor, project_id: UUID | None) 
     if chosen is not None:
         await require(tx, actor, Permission.STUDY_STORE, chosen)
         return chosen
+    require_scope(actor, Permission.STUDY_STORE)
     inbox: UUID | None = await tx.fetchval("select id from projects where inbox_of = $1", actor.user_id)
     if inbox is None:
         await tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", str(actor.user_id))
@@ -154,18 +254,5 @@ async def _insert(tx: WriteTx, *, name: str, description: str, inbox_of: UUID | 
         "insert into projects (id, name, description, inbox_of, created_by) values ($1, $2, $3, $4, $5)",
         project_id, name, description, inbox_of, tx.actor.user_id,
     )  # fmt: skip
-    await tx.execute(
-        "insert into project_members (project_id, user_id, role) values ($1, $2, 'project_admin')",
-        project_id,
-        tx.actor.user_id,
-    )
+    await add_founder(tx, project_id, tx.actor.user_id)
     return project_id
-
-
-async def _members(tx: ReadTx, project_id: UUID) -> list[Member]:
-    rows = await tx.fetch(
-        "select u.id as user_id, u.username, u.display_name, m.role, m.expires_at from project_members m"
-        " join users u on u.id = m.user_id where m.project_id = $1 order by u.username",
-        project_id,
-    )
-    return [Member(**dict(row)) for row in rows]

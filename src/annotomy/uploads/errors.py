@@ -57,3 +57,67 @@ class TusVersion(Problem):
     slug = "tus-version"
     title = "Unknown version of the upload protocol"
     status = 412
+
+
+class UploadGone(Problem):
+    """The upload has expired or was given up; its bytes are removed. Create a new one."""
+
+    slug = "upload-gone"
+    title = "The upload is no more"
+    status = 410
+
+
+class UploadHandedOver(Problem):
+    """A newer connection of the same person goes on with this upload; what this one sent is kept."""
+
+    slug = "upload-handed-over"
+    title = "A newer connection goes on"
+    status = 423
+
+
+class TooSlow(Problem):
+    """No byte came for the idle limit. What had come is kept: ask HEAD for the offset and go on."""
+
+    slug = "too-slow"
+    title = "The connection was idle for too long"
+    status = 408
+
+
+class DiskFull(Problem):
+    """The server has no room for the upload. What was acknowledged is kept; go on when there is room again."""
+
+    slug = "disk-full"
+    title = "No room on the server"
+    status = 507
+
+
+class UploadIncomplete(Problem):
+    """A concatenation names an upload that is not complete, or that was not made as a part."""
+
+    slug = "upload-incomplete"
+    title = "A part is not complete"
+    status = 409
+
+
+class ConnectionBroken(Problem):
+    """The connection ended in the middle of the chunk; what had come is kept. Ask HEAD for the offset and go on."""
+
+    slug = "connection-broken"
+    title = "The connection ended too early"
+    status = 400
+
+
+class ManifestTooLong(Problem):
+    """More files than one manifest may name. Send one manifest for each study, say."""
+
+    slug = "manifest-too-long"
+    title = "Too many files in one manifest"
+    status = 413
+
+
+class NotInManifest(Problem):
+    """The upload belongs to a manifest that does not name this file."""
+
+    slug = "not-in-manifest"
+    title = "The manifest does not name this file"
+    status = 422

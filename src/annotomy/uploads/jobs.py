@@ -5,6 +5,8 @@ import hashlib
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.dicom.nifti import NiftiError, nifti_to_dicom
@@ -12,38 +14,82 @@ from annotomy.errors import Problem
 from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
-from annotomy.uploads.errors import ContentMismatch, UnsupportedFile
+from annotomy.uploads.announced import Announcement
+from annotomy.uploads.errors import ContentMismatch, UnsupportedFile, UploadGone
 from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
-from annotomy.uploads.receive import part_file
+from annotomy.uploads.manifests import Ended, announced_files, book_files
+from annotomy.uploads.part_file import part_file, remove
+
+COPY_BYTES = 4 << 20
 
 
 async def ingest_upload(services: Services, job: IngestUpload, context: JobContext) -> None:
     async with services.db.read(context.asker) as tx:
         upload = await tx.fetchrow(
-            "select project_id, filename, sha256, state from uploads where id = $1", job.upload_id
+            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id from uploads where id = $1",
+            job.upload_id,
         )
     if upload is None or upload["state"] in ("stored", "failed"):
         async with services.db.write(context.asker) as tx:
             await context.finish(tx)
         return
     path = part_file(services, job.upload_id)
+    announcement = await _announcement(services, context, upload)
     await context.report(0.05, "verifying")
     outcomes: list[StoreOutcome] = []
     problem: Problem | None = None
     try:
+        if upload["parts"]:
+            sources = [part_file(services, part) for part in upload["parts"]]
+            await asyncio.to_thread(_assemble, path, sources, upload["length"])
         await _verify(path, upload["sha256"])
+        if announcement is not None:
+            await asyncio.to_thread(announcement.verify_own, path)
         async with services.db.write(context.asker) as tx:
             await tx.execute(
                 "update uploads set state = 'ingesting' where id = $1 and state = 'verifying'", job.upload_id
             )
         source = _incoming(path, upload["filename"] or "file", context, salt=str(upload["project_id"]))
+        if announcement is not None:
+            source = announcement.of_pack(source)
         outcomes += await store_instances(services, context.asker, upload["project_id"], source)
     except Problem as error:
         problem = error
+    ended: list[Ended] = []
+    if announcement is not None:
+        outcomes += announcement.refused
+        ended = announcement.ended(outcomes, problem)
     if problem is None and not any(outcome.state != "refused" for outcome in outcomes):
         problem = next((o.problem for o in outcomes if o.problem), None) or Problem("The archive holds no file.")
-    await _book(services, job, context, outcomes, problem)
+    await _book(services, job, context, outcomes, problem, upload["manifest_id"], ended)
+    for used in (job.upload_id, *upload["parts"]):
+        remove(part_file(services, used))
+
+
+async def _announcement(services: Services, context: JobContext, upload: Any) -> Announcement | None:
+    if upload["manifest_id"] is None:
+        return None
+    async with services.db.read(context.asker) as tx:
+        files = await announced_files(tx, upload["manifest_id"])
+    named = upload["relative_path"] or upload["filename"]
+    return Announcement(files, named if named in files else None)
+
+
+def _assemble(path: Path, sources: list[Path], length: int) -> None:
+    """One file of the parts, which stay until the end is booked.
+
+    A second try makes a new file: the first one's bytes may be a blob of the archive by now, under another name.
+    """
     path.unlink(missing_ok=True)
+    with path.open("xb") as whole:
+        for source in sources:
+            try:
+                with source.open("rb") as part:
+                    shutil.copyfileobj(part, whole, COPY_BYTES)
+            except FileNotFoundError:
+                raise UploadGone("A part of the upload has expired.") from None
+        if whole.tell() != length:
+            raise UploadGone("A part of the upload has changed.")
 
 
 async def _verify(path: Path, sha256: str | None) -> None:
@@ -58,14 +104,16 @@ async def _verify(path: Path, sha256: str | None) -> None:
 async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str) -> AsyncIterator[Incoming]:
     kind = await asyncio.to_thread(kind_of, path)
     if kind == "dicom":
-        # A copy may be moved into the archive; the part file stays until the end is booked, so that a second try finds it.
-        copy = path.with_suffix(".copy")
-        await asyncio.to_thread(shutil.copyfile, path, copy)
-        yield Incoming(filename, path=copy)
-        copy.unlink(missing_ok=True)
+        # A second name may be moved into the archive; the part file's own stays until the end is booked, so that a
+        # second try finds it.
+        second = path.with_suffix(".link")
+        second.unlink(missing_ok=True)
+        second.hardlink_to(path)
+        yield Incoming(filename, path=second)
+        second.unlink(missing_ok=True)
         return
     if kind == "nifti":
-        slices = nifti_to_dicom(path, salt=salt)
+        slices = nifti_to_dicom(path, salt=salt, filename=filename)
         number = 0
         try:
             while (data := await asyncio.to_thread(next, slices, None)) is not None:
@@ -84,7 +132,13 @@ async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str
 
 
 async def _book(
-    services: Services, job: IngestUpload, context: JobContext, outcomes: list[StoreOutcome], problem: Problem | None
+    services: Services,
+    job: IngestUpload,
+    context: JobContext,
+    outcomes: list[StoreOutcome],
+    problem: Problem | None,
+    manifest_id: UUID | None,
+    ended: list[Ended],
 ) -> None:
     studies = sorted({o.study_instance_uid for o in outcomes if o.state != "refused"})
     rows = [
@@ -102,6 +156,12 @@ async def _book(
             " returning project_id",
             job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
         )  # fmt: skip
+        if manifest_id is not None:
+            await book_files(tx, manifest_id, ended)
+        await tx.execute(
+            "delete from uploads p using uploads u where u.id = $1 and p.id = any(u.parts) and p.owner_id = u.owner_id",
+            job.upload_id,
+        )
         event = Event(
             type="upload.failed" if problem else "upload.stored",
             object_kind="upload",

@@ -1,162 +1,272 @@
 """Receiving: chunks into the part file, then the offset into the row. The offset that HEAD tells is durable.
 
 Order: the chunk's bytes, fdatasync, then the row. A crash between the two leaves bytes behind the offset, which the next
-chunk overwrites.
+chunk overwrites. tus and the IETF draft (`routes.py`, `draft_routes.py`) speak to these same operations.
 """
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import os
+import errno
+import shutil
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import google_crc32c
-
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx
+from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
-from annotomy.errors import BadRequest, NotFound, TooLarge
+from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
 from annotomy.events import Event, emit
 from annotomy.jobs.queue import enqueue
 from annotomy.projects.service import project_for_store
 from annotomy.services import Services
-from annotomy.uploads.errors import ChecksumMismatch, OffsetMismatch, UploadBusy
+from annotomy.uploads.checksum import Checksum
+from annotomy.uploads.errors import (
+    ChecksumMismatch,
+    ConnectionBroken,
+    DiskFull,
+    OffsetMismatch,
+    TooSlow,
+    UploadBusy,
+    UploadGone,
+    UploadHandedOver,
+    UploadIncomplete,
+)
 from annotomy.uploads.ingest import IngestUpload
+from annotomy.uploads.manifests import project_of_manifest
+from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
 
 LIFETIME = timedelta(days=7)
-"""An upload that is not finished by then is removed."""
-COALESCE_BYTES = 4 << 20
-"""Pieces of the body are gathered to this size: one write and one hop to a thread for each."""
-CHECKSUMS = ("sha256", "sha1", "crc32c")
+"""An upload to which nothing was added for so long is removed."""
+IDLE_LIMIT_S = 60.0
+"""A connection that sends nothing for so long is ended; what came is kept."""
+WATCH_S = 0.2
+"""How often a connection looks whether a newer one wants its upload."""
+FREE_BYTES = 1 << 30
+"""Room that uploads leave on the disk: the database on the same disk must always be able to write."""
+MAX_PARTS = 1000
+"""Partial uploads of one concatenation."""
 
-_COLUMNS = "id, owner_id, project_id, filename, length, received, state, job_id, expires_at"
-
-
-def part_file(services: Services, upload_id: UUID) -> Path:
-    folder = services.settings.data_dir / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{upload_id}.part"
+_COLUMNS = "id, owner_id, project_id, filename, length, received, state, concat, parts, job_id, expires_at"
 
 
 async def create_upload(
     services: Services,
     actor: Actor,
     *,
-    length: int,
-    filename: str,
-    relative_path: str,
-    project_id: UUID | None,
-    sha256: str | None,
+    length: int | None,
+    filename: str = "",
+    relative_path: str = "",
+    project_id: UUID | None = None,
+    manifest_id: UUID | None = None,
+    sha256: str | None = None,
+    partial: bool = False,
 ) -> UUID:
-    """Raises TooLarge before any byte is sent, and NotFound or Forbidden when the actor may not store in the project."""
-    limit = services.settings.limits.upload_bytes
-    if length > limit:
-        raise TooLarge("The upload is over the limit.", limit_bytes=limit)
+    """`length` None is told later. A partial upload waits to be named by a final one.
+
+    Raises TooLarge and DiskFull before any byte is sent, NotFound or Forbidden when the actor may not store there.
+    """
+    _require_room(services, length or 0)
     upload_id = new_id()
     path = part_file(services, upload_id)
-    await asyncio.to_thread(_make_durably, path)
-    async with services.db.write(actor) as tx:
-        project = await project_for_store(tx, actor, project_id)
-        await tx.execute(
-            "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, expires_at)"
-            " values ($1, $2, $3, $4, $5, $6, $7, $8)",
-            upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256,
-            services.clock.now() + LIFETIME,
-        )  # fmt: skip
-        if length == 0:
-            await _hand_over(tx, upload_id, project)
+    await asyncio.to_thread(make_durably, path)
+    try:
+        async with services.db.write(actor) as tx:
+            project = await _project(tx, actor, project_id, manifest_id)
+            await tx.execute(
+                "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, manifest_id,"
+                " expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256,
+                "partial" if partial else None, manifest_id, services.clock.now() + LIFETIME,
+            )  # fmt: skip
+            if length == 0 and not partial:
+                await _hand_over(tx, upload_id, project)
+    except BaseException:
+        remove(path)
+        raise
     return upload_id
 
 
+async def concatenate(
+    services: Services,
+    actor: Actor,
+    parts: list[UUID],
+    *,
+    filename: str,
+    relative_path: str,
+    project_id: UUID | None,
+    manifest_id: UUID | None,
+    sha256: str | None,
+) -> UUID:
+    """A final upload made of complete partial ones, in this order (tus concatenation). Raises UploadIncomplete."""
+    if not 1 <= len(parts) <= MAX_PARTS:
+        raise BadRequest(f"A concatenation names 1 to {MAX_PARTS} uploads.")
+    upload_id = new_id()
+    async with services.db.write(actor) as tx:
+        rows = {part: await get_upload(tx, part) for part in set(parts)}
+        if any(row["concat"] != "partial" or row["received"] != row["length"] for row in rows.values()):
+            raise UploadIncomplete("Each upload that is named must be a complete partial upload.")
+        length = sum(rows[part]["length"] for part in parts)
+        _require_room(services, length)
+        project = await _project(tx, actor, project_id, manifest_id)
+        await tx.execute(
+            "insert into uploads (id, owner_id, project_id, filename, relative_path, length, received, sha256, concat, parts,"
+            " manifest_id, expires_at) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9, $10)",
+            upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts, manifest_id,
+            services.clock.now() + LIFETIME,
+        )  # fmt: skip
+        await _hand_over(tx, upload_id, project)
+    return upload_id
+
+
+async def _project(tx: WriteTx, actor: Actor, project_id: UUID | None, manifest_id: UUID | None) -> UUID:
+    """A manifest's uploads go where the manifest goes."""
+    if manifest_id is not None:
+        project_id = await project_of_manifest(tx, manifest_id)
+    return await project_for_store(tx, actor, project_id)
+
+
 async def get_upload(tx: ReadTx, upload_id: UUID) -> Any:
-    """Raises NotFound unless the upload is the actor's own."""
+    """Raises NotFound unless the upload is the actor's own, UploadGone when it has expired."""
     row = await tx.fetchrow(
-        f"select {_COLUMNS} from uploads where id = $1 and owner_id = $2", upload_id, tx.actor.user_id
-    )
+        f"select {_COLUMNS}, state = 'failed' and received is distinct from length as gone from uploads"
+        " where id = $1 and owner_id = $2",
+        upload_id, tx.actor.user_id,
+    )  # fmt: skip
     if row is None:
         raise NotFound("There is no such upload of yours.")
+    if row["gone"]:
+        raise UploadGone("The upload has expired.")
     return row
 
 
 async def receive_chunk(
-    services: Services, actor: Actor, upload_id: UUID, *, offset: int, body: AsyncIterator[bytes], checksum: str | None
+    services: Services,
+    actor: Actor,
+    upload_id: UUID,
+    *,
+    offset: int,
+    body: AsyncIterator[bytes],
+    checksum: str | None = None,
+    length: int | None = None,
+    completes: bool = False,
+    announced: int | None = None,
 ) -> int:
     """Appends a chunk and returns the new durable offset. What arrived before a broken connection is kept.
 
-    Raises OffsetMismatch, UploadBusy, TooLarge, ChecksumMismatch.
+    `announced` is the body's length where it is known: one that goes too far is refused before any of it is read.
+    `length` tells one that was deferred; `completes` says that the upload ends with this chunk. Raises OffsetMismatch,
+    UploadBusy, UploadHandedOver, TooLarge, TooSlow, DiskFull, ChecksumMismatch.
     """
-    check = _Checksum(checksum) if checksum else None
-    async with services.db.pool.acquire() as lock:
-        # A session lock: it is freed when this process dies, and holds no transaction open while bytes arrive.
-        if not await lock.fetchval("select pg_try_advisory_lock(hashtextextended($1, 1))", str(upload_id)):
-            raise UploadBusy("Another connection is writing to this upload.")
-        try:
+    digest = Checksum(checksum) if checksum else None
+    path = part_file(services, upload_id)
+    async with services.db.read(actor) as tx:
+        await get_upload(tx, upload_id)  # whose it is, before a newer connection is served
+    try:
+        async with sole_writer(path) as descriptor:
             async with services.db.read(actor) as tx:
                 upload = await get_upload(tx, upload_id)
             if upload["state"] != "receiving" or offset != upload["received"]:
                 raise OffsetMismatch("The upload stands elsewhere.", offset=upload["received"])
-            return await _append(services, actor, upload, body, check)
-        finally:
-            await lock.execute("select pg_advisory_unlock(hashtextextended($1, 1))", str(upload_id))
-
-
-async def _append(
-    services: Services, actor: Actor, upload: Any, body: AsyncIterator[bytes], check: "_Checksum | None"
-) -> int:
-    start, length = upload["received"], upload["length"]
-    descriptor = os.open(part_file(services, upload["id"]), os.O_WRONLY)
-    position, held = start, bytearray()
-    broken: OSError | None = None
-    try:
-        try:
-            async for piece in body:
-                held += piece
-                if position + len(held) > length:
-                    raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=length)
-                if len(held) >= COALESCE_BYTES:
-                    position += await _write(descriptor, held, position, check)
-                    held = bytearray()
-        except OSError as error:  # the client went away; what came is worth keeping unless its checksum is now unknown
-            broken = error
-        if check is None or broken is None:
-            position += await _write(descriptor, held, position, check)
-        if check is not None and (broken is not None or not check.matches()):
-            raise ChecksumMismatch("The chunk does not hash to its Upload-Checksum.")
-        await asyncio.to_thread(os.fdatasync, descriptor)
-    finally:
-        os.close(descriptor)
-    async with services.db.write(actor) as tx:
-        await tx.execute(
-            "update uploads set received = $2 where id = $1 and state = 'receiving'", upload["id"], position
-        )
-        if position == length:
-            await _hand_over(tx, upload["id"], upload["project_id"])
-    if broken is not None:
-        raise broken
+            known = _told_length(upload, length, services.settings.limits.upload_bytes)
+            limit = known or services.settings.limits.upload_bytes
+            if announced is not None and offset + announced > limit:
+                raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=limit)
+            writer = PartWriter(path, descriptor, offset, digest)
+            try:
+                ended = await _write(writer, _watched(body, path), limit, digest)
+                position = await writer.finish()
+            finally:
+                await writer.let_go()
+            if digest is not None and not digest.matches():
+                raise ChecksumMismatch("The chunk does not hash to its Upload-Checksum.")
+            if completes and ended is None:
+                known = _told_length(upload, position, position)
+            await _book(services, actor, upload, position, known)
+    except KeyError:
+        raise UploadGone("The upload has no bytes any more.") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("The server's disk is full.") from error
+        raise
+    if ended is not None:
+        raise ended
     return position
 
 
-async def _write(descriptor: int, held: bytearray, position: int, check: "_Checksum | None") -> int:
-    if held:
-        await asyncio.to_thread(_write_all, descriptor, held, position, check)
-    return len(held)
+async def _write(writer: PartWriter, body: AsyncIterator[bytes], limit: int, digest: Checksum | None) -> Problem | None:
+    """What ended the body early, when what came is worth keeping: with a checksum to meet, part of a chunk is not."""
+    try:
+        async for piece in body:
+            if writer.position + len(piece) > limit:
+                raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=limit)
+            await writer.add(piece)
+    except (ConnectionBroken, UploadHandedOver, TooSlow) as ended:
+        if digest is not None:
+            raise
+        return ended
+    return None
 
 
-def _write_all(descriptor: int, held: bytearray, position: int, check: "_Checksum | None") -> None:
-    view = memoryview(held)
-    while view:
-        written = os.pwrite(descriptor, view, position)
-        view, position = view[written:], position + written
-    if check is not None:
-        check.update(bytes(held))
+async def _watched(body: AsyncIterator[bytes], path: Any) -> AsyncIterator[bytes]:
+    """The body, until a newer connection wants the upload or nothing comes any more."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Timeout | None = None
+    taken = False
+
+    async def watch() -> None:
+        nonlocal taken
+        while not is_wanted(path):  # noqa: ASYNC110 - the other side may be another process
+            await asyncio.sleep(WATCH_S)
+        taken = True
+        if waiting is not None:
+            waiting.reschedule(loop.time())
+
+    watcher = asyncio.create_task(watch())
+    try:
+        while not taken:
+            try:
+                async with asyncio.timeout(IDLE_LIMIT_S) as waiting:
+                    piece = await anext(body)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if taken:
+                    break
+                raise TooSlow(f"Nothing came for {IDLE_LIMIT_S:.0f} s.") from None
+            finally:
+                waiting = None
+            yield piece
+        raise UploadHandedOver("A newer connection goes on with this upload.")
+    finally:
+        watcher.cancel()
 
 
-async def _hand_over(tx: Any, upload_id: UUID, project_id: UUID) -> None:
+def _told_length(upload: Any, told: int | None, limit: int) -> int | None:
+    """The upload's length, as known or as told now. Raises Conflict when it was told otherwise before."""
+    if told is None:
+        return upload["length"]
+    if upload["length"] not in (None, told):
+        raise Conflict("The upload's length was told before and cannot change.", length=upload["length"])
+    if told > limit:
+        raise TooLarge("The upload is over the limit.", limit_bytes=limit)
+    return told
+
+
+async def _book(services: Services, actor: Actor, upload: Any, position: int, length: int | None) -> None:
+    async with services.db.write(actor) as tx:
+        moved = await tx.fetchval(
+            "update uploads set received = $3, length = $4, expires_at = $5"
+            " where id = $1 and state = 'receiving' and received = $2 returning id",
+            upload["id"], upload["received"], position, length, services.clock.now() + LIFETIME,
+        )  # fmt: skip
+        if moved is None:
+            raise UploadGone("The upload was given up meanwhile.")
+        if position == length and upload["concat"] is None:
+            await _hand_over(tx, upload["id"], upload["project_id"])
+
+
+async def _hand_over(tx: WriteTx, upload_id: UUID, project_id: UUID) -> None:
     """The last byte's transaction enqueues what happens next."""
     job_id = await enqueue(tx, IngestUpload(upload_id=upload_id), project_id=project_id)
     await tx.execute("update uploads set state = 'verifying', job_id = $2 where id = $1", upload_id, job_id)
@@ -169,34 +279,13 @@ async def terminate_upload(services: Services, actor: Actor, upload_id: UUID) ->
         if upload["state"] in ("verifying", "ingesting"):
             raise UploadBusy("The upload is being taken in.")
         await tx.execute("delete from uploads where id = $1", upload_id)
-    part_file(services, upload_id).unlink(missing_ok=True)
+    remove(part_file(services, upload_id))
 
 
-class _Checksum:
-    """`Upload-Checksum: algorithm base64` (tus 1.0, checksum extension)."""
-
-    def __init__(self, header: str) -> None:
-        name, _, encoded = header.strip().partition(" ")
-        if name not in CHECKSUMS:
-            raise BadRequest(f"Upload-Checksum takes one of {', '.join(CHECKSUMS)}.")
-        try:
-            self._expected = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
-            raise BadRequest("Upload-Checksum takes a digest in base64.") from None
-        self._hash: Any = google_crc32c.Checksum() if name == "crc32c" else hashlib.new(name)
-
-    def update(self, data: bytes) -> None:
-        self._hash.update(data)
-
-    def matches(self) -> bool:
-        return self._hash.digest() == self._expected
-
-
-def _make_durably(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _require_room(services: Services, length: int) -> None:
+    limit = services.settings.limits.upload_bytes
+    if length > limit:
+        raise TooLarge("The upload is over the limit.", limit_bytes=limit)
+    services.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(services.settings.data_dir).free < length + FREE_BYTES:
+        raise DiskFull("The server has no room for an upload of this length.")

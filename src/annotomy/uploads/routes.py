@@ -1,27 +1,33 @@
-"""/api/v1/uploads: tus 1.0 (core, creation, creation-with-upload, checksum, expiration, termination) and its JSON view."""
+"""/api/v1/uploads: tus 1.0 with its extensions, and the JSON view of an upload.
+
+A request that speaks the IETF draft (it sends `Upload-Complete`) goes to `draft_routes.py`: both move the same offset.
+"""
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import HttpMethod, Request, Response, Router, delete, get, patch, post, route
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from annotomy.actor import Actor
 from annotomy.errors import BadRequest, Unsupported
-from annotomy.http.pages import Page
+from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, encode_cursor
 from annotomy.services import Services
+from annotomy.uploads import draft_routes as draft
 from annotomy.uploads import receive
+from annotomy.uploads.checksum import CHECKSUMS
+from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
+from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
 
 VERSION = "1.0.0"
-EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
+EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination,concatenation"
 CHUNK_TYPE = "application/offset+octet-stream"
 MAX_METADATA_BYTES = 16 << 10
 
@@ -41,7 +47,8 @@ class Upload(msgspec.Struct, frozen=True):
     filename: str
     project_id: UUID
     offset: int
-    length: int
+    length: int | None
+    """Null until the client tells it."""
     files: list[UploadFile]
     study_instance_uids: list[str]
     problem: dict[str, Any] | None
@@ -49,64 +56,105 @@ class Upload(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-@route("/", http_method=[HttpMethod.OPTIONS], status_code=204, operation_id="UploadAbilities")
+@route(
+    "/", http_method=[HttpMethod.OPTIONS], status_code=204, operation_id="UploadAbilities", opt={"permission": "own"}
+)
 async def abilities(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Response[None]:
-    """What the upload protocol can do here."""
+    """What the upload protocols can do here."""
     del actor
     headers = {
         "Tus-Resumable": VERSION,
         "Tus-Version": VERSION,
         "Tus-Extension": EXTENSIONS,
         "Tus-Max-Size": str(services.settings.limits.upload_bytes),
-        "Tus-Checksum-Algorithm": ",".join(receive.CHECKSUMS),
+        "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
+        "Upload-Limit": upload_limit(services),
     }
     return Response(None, status_code=204, headers=headers)
 
 
-@post("/", status_code=201, operation_id="CreateUpload", request_max_body_size=None)
+@post("/", status_code=201, operation_id="CreateUpload", opt={"permission": "study.store"}, request_max_body_size=None)
 async def create(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[None]:
-    """Create an upload, with its first bytes when the body holds some."""
+    """Create an upload, with its first bytes when the body holds some; or one made of parts that are complete."""
+    if is_draft(request):
+        return await draft.create(request, actor, services)
     _require_version(request)
-    metadata = _metadata(request.headers.get("upload-metadata", ""))
-    length = _whole(request, "upload-length")
-    upload_id = await receive.create_upload(
-        services,
-        actor,
-        length=length,
-        filename=metadata.get("filename", ""),
-        relative_path=metadata.get("relative_path", ""),
-        project_id=_project(metadata.get("project_id")),
-        sha256=metadata.get("sha256"),
-    )
+    told = _Metadata.of(request.headers.get("upload-metadata", ""))
+    concat = request.headers.get("upload-concat", "")
     offset = 0
-    if request.headers.get("content-type") == CHUNK_TYPE and length > 0:
-        offset = await receive.receive_chunk(
-            services, actor, upload_id, offset=0, body=_body(request), checksum=request.headers.get("upload-checksum")
+    if concat.startswith("final"):
+        upload_id = await receive.concatenate(services, actor, _parts(concat), **msgspec.structs.asdict(told))
+        headers = {"Upload-Concat": concat}
+    else:
+        if concat not in ("", "partial"):
+            raise BadRequest("Upload-Concat is either partial or final;PATHS.")
+        length = _deferred_length(request)
+        upload_id = await receive.create_upload(
+            services, actor, length=length, partial=bool(concat), **msgspec.structs.asdict(told)
         )
-    headers = {"Location": f"/api/v1/uploads/{upload_id}", "Tus-Resumable": VERSION, "Upload-Offset": str(offset)}
+        if request.headers.get("content-type") == CHUNK_TYPE and length != 0:
+            checksum = request.headers.get("upload-checksum")
+            offset = await receive.receive_chunk(
+                services,
+                actor,
+                upload_id,
+                offset=0,
+                body=body_of(request),
+                checksum=checksum,
+                announced=announced_bytes(request),
+            )
+        headers = {"Upload-Offset": str(offset), "Upload-Limit": upload_limit(services)}
+    headers |= {"Location": f"/api/v1/uploads/{upload_id}", "Tus-Resumable": VERSION}
     return Response(None, status_code=201, headers=headers)
 
 
-@route("/{upload_id:uuid}", http_method=[HttpMethod.HEAD], status_code=200, operation_id="GetUploadOffset")
+@route(
+    "/{upload_id:uuid}",
+    http_method=[HttpMethod.HEAD],
+    status_code=200,
+    operation_id="GetUploadOffset",
+    opt={"permission": "own"},
+)
 async def head(
-    upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+    request: Request[Any, Any, Any],
+    upload_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
 ) -> Response[None]:
     """Where to go on from."""
     async with services.db.read(actor) as tx:
         upload = await receive.get_upload(tx, upload_id)
+    complete = upload["received"] == upload["length"]
     headers = {
-        "Tus-Resumable": VERSION,
         "Upload-Offset": str(upload["received"]),
-        "Upload-Length": str(upload["length"]),
         "Upload-Expires": format_datetime(upload["expires_at"], usegmt=True),
+        "Upload-Limit": upload_limit(services),
         "Cache-Control": "no-store",
     }
+    if upload["length"] is not None:
+        headers["Upload-Length"] = str(upload["length"])
+    if request.headers.get("tus-resumable") is None:
+        headers |= draft.state_headers(complete=complete)
+        return Response(None, status_code=204, headers=headers)
+    headers["Tus-Resumable"] = VERSION
+    if upload["length"] is None:
+        headers["Upload-Defer-Length"] = "1"
+    if upload["concat"] == "partial":
+        headers["Upload-Concat"] = "partial"
+    if upload["concat"] == "final":
+        headers["Upload-Concat"] = "final;" + " ".join(f"/api/v1/uploads/{part}" for part in upload["parts"])
     return Response(None, headers=headers)
 
 
-@patch("/{upload_id:uuid}", status_code=204, operation_id="AppendToUpload", request_max_body_size=None)
+@patch(
+    "/{upload_id:uuid}",
+    status_code=204,
+    operation_id="AppendToUpload",
+    opt={"permission": "study.store"},
+    request_max_body_size=None,
+)
 async def append(
     request: Request[Any, Any, Any],
     upload_id: FromPath[UUID],
@@ -114,6 +162,8 @@ async def append(
     services: NamedDependency[Services],
 ) -> Response[None]:
     """Send a chunk."""
+    if is_draft(request):
+        return await draft.append(request, upload_id, actor, services)
     _require_version(request)
     if request.headers.get("content-type") != CHUNK_TYPE:
         raise Unsupported(f"A chunk has the Content-Type {CHUNK_TYPE}.")
@@ -121,14 +171,21 @@ async def append(
         services,
         actor,
         upload_id,
-        offset=_whole(request, "upload-offset"),
-        body=_body(request),
+        offset=whole_header(request, "upload-offset"),
+        body=body_of(request),
         checksum=request.headers.get("upload-checksum"),
+        length=whole_header(request, "upload-length") if "upload-length" in request.headers else None,
+        announced=announced_bytes(request),
     )
-    return Response(None, status_code=204, headers={"Tus-Resumable": VERSION, "Upload-Offset": str(offset)})
+    headers = {
+        "Tus-Resumable": VERSION,
+        "Upload-Offset": str(offset),
+        "Upload-Expires": format_datetime(services.clock.now() + receive.LIFETIME, usegmt=True),
+    }
+    return Response(None, status_code=204, headers=headers)
 
 
-@delete("/{upload_id:uuid}", status_code=204, operation_id="TerminateUpload")
+@delete("/{upload_id:uuid}", status_code=204, operation_id="TerminateUpload", opt={"permission": "study.store"})
 async def terminate(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[None]:
@@ -137,7 +194,7 @@ async def terminate(
     return Response(None, status_code=204, headers={"Tus-Resumable": VERSION})
 
 
-@get("/{upload_id:uuid}", operation_id="GetUpload")
+@get("/{upload_id:uuid}", operation_id="GetUpload", opt={"permission": "own"})
 async def get_upload(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Upload:
@@ -154,14 +211,25 @@ async def get_upload(
     return Upload(**dict(row), files=[UploadFile(**dict(file)) for file in files])
 
 
-@get("/", operation_id="ListUploads")
-async def list_uploads(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[Upload]:
-    """One's newest uploads, without their files."""
+@get("/", operation_id="ListUploads", opt={"permission": "own"})
+async def list_uploads(
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    cursor: Annotated[str | None, QueryParameter()] = None,
+) -> Page[Upload]:
+    """One's uploads, newest first, without their files."""
+    after = decode_cursor(cursor, (datetime, UUID)) if cursor else (None, None)
     async with services.db.read(actor) as tx:
         rows = await tx.fetch(
-            f"{_SELECT} where owner_id = $1 order by created_at desc, id desc limit 200", actor.user_id
-        )
-    return Page(items=[Upload(**dict(row), files=[]) for row in rows], next=None, total=None)
+            f"{_SELECT} where owner_id = $1 and ($2::timestamptz is null or (created_at, id) < ($2, $3::uuid))"
+            " order by created_at desc, id desc limit $4",
+            actor.user_id, *after, limit + 1,
+        )  # fmt: skip
+        total = await tx.fetchval("select count(*) from uploads where owner_id = $1", actor.user_id)
+    items = [Upload(**dict(row), files=[]) for row in rows[:limit]]
+    following = encode_cursor(items[-1].created_at, items[-1].id) if len(rows) > limit else None
+    return Page(items=items, next=following, total=total)
 
 
 _SELECT = (
@@ -170,42 +238,53 @@ _SELECT = (
 )
 
 
-async def _body(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        yield piece
-
-
 def _require_version(request: Request[Any, Any, Any]) -> None:
     if request.headers.get("tus-resumable") != VERSION:
         raise TusVersion(f"Send Tus-Resumable: {VERSION}.")
 
 
-def _whole(request: Request[Any, Any, Any], header: str) -> int:
-    text = request.headers.get(header, "")
-    if not text.isdigit():
-        raise BadRequest(f"The header {header} takes a whole number of bytes.")
-    return int(text)
+def _deferred_length(request: Request[Any, Any, Any]) -> int | None:
+    """None when the length is told later (creation-defer-length)."""
+    deferred = request.headers.get("upload-defer-length")
+    if deferred is None:
+        return whole_header(request, "upload-length")
+    if deferred != "1" or "upload-length" in request.headers:
+        raise BadRequest("Send either Upload-Length or Upload-Defer-Length: 1.")
+    return None
 
 
-def _metadata(header: str) -> dict[str, str]:
-    """`key base64, key base64, ...`"""
-    if len(header) > MAX_METADATA_BYTES:
-        raise BadRequest("Upload-Metadata is too long.")
-    found: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in header.split(","))):
-        key, _, value = pair.partition(" ")
-        try:
-            found[key] = base64.b64decode(value, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            raise BadRequest(f"Upload-Metadata: the value of {key[:40]} is no base64 of UTF-8 text.") from None
-    return found
-
-
-def _project(text: str | None) -> UUID | None:
+def _parts(concat: str) -> list[UUID]:
+    """The uploads that `final;PATH PATH` names, by path or by full address."""
     try:
-        return UUID(text) if text else None
+        return [UUID(path.rstrip("/").rpartition("/")[2]) for path in concat.partition(";")[2].split()]
     except ValueError:
-        raise BadRequest("Upload-Metadata: project_id is no UUID.") from None
+        raise BadRequest("Upload-Concat: final; is followed by the addresses of uploads.") from None
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    """What `Upload-Metadata: key base64, key base64` may tell of an upload."""
+
+    filename: str = ""
+    relative_path: str = ""
+    project_id: UUID | None = None
+    manifest_id: UUID | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, header: str) -> "_Metadata":
+        if len(header) > MAX_METADATA_BYTES:
+            raise BadRequest("Upload-Metadata is too long.")
+        found: dict[str, str] = {}
+        for pair in filter(None, (part.strip() for part in header.split(","))):
+            key, _, value = pair.partition(" ")
+            try:
+                found[key] = base64.b64decode(value, validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                raise BadRequest(f"Upload-Metadata: the value of {key[:40]} is no base64 of UTF-8 text.") from None
+        try:
+            return msgspec.convert({key: value for key, value in found.items() if value}, cls)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"Upload-Metadata: {error}.") from None
 
 
 router = Router(

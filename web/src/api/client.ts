@@ -8,7 +8,6 @@ export type Segmentation = components['schemas']['Segmentation'];
 export type Segment = components['schemas']['Segment'];
 export type Model = components['schemas']['Model'];
 export type Prediction = components['schemas']['Prediction'];
-export type Job = components['schemas']['Job'];
 
 export const api = createClient<paths>({ baseUrl: window.location.origin, fetch: authorizedFetch });
 

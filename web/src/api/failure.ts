@@ -2,11 +2,14 @@
 export class RequestFailed extends Error {
   readonly status: number;
   readonly slug: string;
+  /** The whole problem, with the members that belong to its slug. */
+  readonly problem: Record<string, unknown>;
 
-  constructor(status: number, slug: string, message: string) {
+  constructor(status: number, slug: string, message: string, problem: Record<string, unknown> = {}) {
     super(message);
     this.status = status;
     this.slug = slug;
+    this.problem = problem;
   }
 }
 
@@ -16,10 +19,16 @@ interface Problem {
   detail?: string;
 }
 
+/** What a problem object says, in its most telling field. */
+export function textOfProblem(problem: Record<string, unknown>): string {
+  const text = problem.detail ?? problem.title;
+  return typeof text === 'string' ? text : '';
+}
+
 export function failureOf(status: number, body: unknown): RequestFailed {
   const problem = (typeof body === 'object' && body !== null ? body : {}) as Problem;
   const slug = problem.type?.split(/[/:#]/).pop() ?? '';
-  return new RequestFailed(status, slug, problem.detail ?? problem.title ?? `HTTP ${status}`);
+  return new RequestFailed(status, slug, problem.detail ?? problem.title ?? `HTTP ${status}`, { ...problem });
 }
 
 export async function failureOfResponse(response: Response): Promise<RequestFailed> {

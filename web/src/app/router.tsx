@@ -8,7 +8,9 @@ import {
 } from '@tanstack/react-router';
 import { ensureSignedIn, onSessionEnd } from '../api/session';
 import { StudyListPage } from '../features/archive/study-list-page';
+import { ForgotPasswordPage, ResetPasswordPage } from '../features/identity/password-reset-pages';
 import { SignInPage } from '../features/identity/sign-in-page';
+import { SignUpPage } from '../features/identity/sign-up-page';
 import { queryClient } from './query-client';
 import { Shell } from './shell';
 
@@ -18,8 +20,24 @@ const signInRoute = createRoute({
   getParentRoute: () => rootRoute,
   path: '/sign-in',
   component: SignInPage,
-  validateSearch: (search: Record<string, unknown>): { next?: string } =>
-    typeof search.next === 'string' && /^\/(?![/\\])/.test(search.next) ? { next: search.next } : {},
+  validateSearch: (search: Record<string, unknown>): { next?: string; problem?: string } => ({
+    ...(typeof search.next === 'string' && /^\/(?![/\\])/.test(search.next) && { next: search.next }),
+    ...(typeof search.problem === 'string' && { problem: search.problem }),
+  }),
+});
+
+const signUpRoute = createRoute({ getParentRoute: () => rootRoute, path: '/sign-up', component: SignUpPage });
+
+const forgotPasswordRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: '/forgot-password',
+  component: ForgotPasswordPage,
+});
+
+const resetPasswordRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: '/reset-password',
+  component: ResetPasswordPage,
 });
 
 const signedInRoute = createRoute({
@@ -45,8 +63,26 @@ const viewerRoute = createRoute({
   component: lazyRouteComponent(() => import('../features/viewer/viewer-page'), 'ViewerPage'),
 });
 
+const profileRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/profile',
+  component: lazyRouteComponent(() => import('../features/identity/profile-page'), 'ProfilePage'),
+});
+
+const usersRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/users',
+  component: lazyRouteComponent(() => import('../features/identity/users-page'), 'UsersPage'),
+});
+
 export const router = createRouter({
-  routeTree: rootRoute.addChildren([signInRoute, signedInRoute.addChildren([studyListRoute, viewerRoute])]),
+  routeTree: rootRoute.addChildren([
+    signInRoute,
+    signUpRoute,
+    forgotPasswordRoute,
+    resetPasswordRoute,
+    signedInRoute.addChildren([studyListRoute, viewerRoute, profileRoute, usersRoute]),
+  ]),
   defaultNotFoundComponent: () => {
     throw redirect({ to: '/' });
   },

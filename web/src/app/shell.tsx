@@ -1,8 +1,10 @@
 /** The frame of every signed-in page: header above, page below. */
 import { ActionIcon, Menu, Tooltip, useComputedColorScheme, useMantineColorScheme } from '@mantine/core';
+import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet } from '@tanstack/react-router';
 import { useTranslation } from 'react-i18next';
-import { currentUsername, signOut } from '../api/session';
+import { getProfile } from '../api/account';
+import { signOut } from '../api/session';
 import { MoonIcon, SunIcon, UserIcon } from '../components/icons';
 import { LanguageSwitch } from '../components/language-switch';
 import classes from './shell.module.css';
@@ -51,6 +53,8 @@ function SchemeSwitch() {
 
 function UserMenu() {
   const { t } = useTranslation();
+  const profile = useQuery({ queryKey: ['profile'], queryFn: getProfile });
+  const user = profile.data?.user;
   return (
     <Menu position="bottom-end" width={180}>
       <Menu.Target>
@@ -59,7 +63,16 @@ function UserMenu() {
         </ActionIcon>
       </Menu.Target>
       <Menu.Dropdown>
-        <Menu.Label>{currentUsername()}</Menu.Label>
+        <Menu.Label>{user?.display_name || user?.username}</Menu.Label>
+        <Menu.Item component={Link} to="/profile" data-testid="profile">
+          {t('app.profile')}
+        </Menu.Item>
+        {user?.is_admin && (
+          <Menu.Item component={Link} to="/users" data-testid="users">
+            {t('app.users')}
+          </Menu.Item>
+        )}
+        <Menu.Divider />
         <Menu.Item data-testid="sign-out" onClick={() => void signOut()}>
           {t('app.signOut')}
         </Menu.Item>

@@ -64,6 +64,12 @@ export const ZoomIcon = () => (
     <path d="M15.5 15.5 21 21M10.5 8v5M8 10.5h5" />
   </Icon>
 );
+export const TargetIcon = () => (
+  <Icon>
+    <circle cx="12" cy="12" r="6.5" />
+    <path d="M12 2.5v5M12 16.5v5M2.5 12h5M16.5 12h5" />
+  </Icon>
+);
 export const ResetIcon = () => (
   <Icon>
     <path d="M4 12a8 8 0 1 0 2.5-5.8M4 4v4.5h4.5" />

@@ -25,6 +25,8 @@ export const TAG = {
   numberOfFrames: '00280008',
   rows: '00280010',
   columns: '00280011',
+  imagerPixelSpacing: '00181164',
+  pixelSpacing: '00280030',
   windowCenter: '00281050',
   windowWidth: '00281051',
   studyRelatedSeries: '00201206',

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-import msgspec
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from scipy.special import softmax
 
 from annotomy.inference.runners.grid import extent_mm
+from annotomy.inference.runners.installed import read_card
 from annotomy.ports import ModelCard, ModelOutput, ModelRefusal, Volume
 
 # 64 Mi voxels of float32 are 256 MiB; smoothing and labels together keep a run under 2 GB.
@@ -34,7 +34,7 @@ class OnnxRunner:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self._path = folder / "model.onnx"
         self._threads = threads
-        self._card = msgspec.json.decode((folder / "card.json").read_bytes(), type=ModelCard)
+        self._card = read_card(folder)
         self._opening = threading.Lock()
         self._session: onnxruntime.InferenceSession | None = None
 

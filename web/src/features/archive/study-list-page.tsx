@@ -1,11 +1,11 @@
 /** The studies that one may see, newest first as the server answers them, searched and paged by QIDO-RS. */
-import { Button, Group, Loader, Select, Table, Text, TextInput } from '@mantine/core';
+import { Button, Code, Group, Loader, Select, Table, Text, TextInput } from '@mantine/core';
 import { useDebouncedValue, useHotkeys } from '@mantine/hooks';
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
 import { useNavigate } from '@tanstack/react-router';
 import { type KeyboardEvent, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
-import { queryStudies, type StudySearch } from '../../api/dicom-web';
+import { DICOM_WEB_ROOT, queryStudies, type StudySearch } from '../../api/dicom-web';
 import { FailureNotice } from '../../components/failure-notice';
 import {
   type DicomDataset,
@@ -91,10 +91,15 @@ export function StudyListPage() {
         )}
         {studies.isSuccess && shown.length === 0 && (
           <div className={classes.empty} data-testid="studies-empty">
-            <Text fw={600}>{t('studies.empty')}</Text>
+            <Text fw={600}>{t(isSearch(settled) ? 'studies.nothingFound' : 'studies.empty')}</Text>
             <Text size="sm" c="dimmed">
-              {t('studies.emptyHint')}
+              {t(isSearch(settled) ? 'studies.nothingFoundHint' : 'studies.emptyHint')}
             </Text>
+            {!isSearch(settled) && (
+              <Code block className={classes.command}>
+                ./run cli import FOLDER --project NAME
+              </Code>
+            )}
           </div>
         )}
         {shown.length > 0 && <StudyTable studies={shown} />}
@@ -143,6 +148,7 @@ function StudyTable({ studies }: { studies: DicomDataset[] }) {
     >
       <Table.Thead className={classes.head}>
         <Table.Tr>
+          <Table.Th className={classes.pictureCell} aria-label={t('studies.picture')} />
           <Table.Th>{t('studies.patient')}</Table.Th>
           <Table.Th>{t('studies.patientId')}</Table.Th>
           <Table.Th>{t('studies.date')}</Table.Th>
@@ -176,6 +182,9 @@ function StudyRow({ study }: { study: DicomDataset }) {
       onDoubleClick={open}
       onKeyDown={(event) => moveOrOpen(event, open)}
     >
+      <Table.Td className={classes.pictureCell}>
+        <StudyPicture studyUid={studyUid} />
+      </Table.Td>
       <Table.Td fw={500}>{personNameOf(study, TAG.patientName) || t('studies.unnamed')}</Table.Td>
       <Table.Td c="dimmed">{textOf(study, TAG.patientId)}</Table.Td>
       <Table.Td className={classes.numeric}>{isoDateOf(study, TAG.studyDate)}</Table.Td>
@@ -209,6 +218,28 @@ function StudyRow({ study }: { study: DicomDataset }) {
       </Table.Td>
     </Table.Tr>
   );
+}
+
+/** Rendered by the server, fetched with the viewer's cookie; a study without an image that can be drawn keeps its dark square. */
+function StudyPicture({ studyUid }: { studyUid: string }) {
+  const [failed, setFailed] = useState(false);
+  return (
+    <span className={classes.picture}>
+      {!failed && (
+        <img
+          src={`${DICOM_WEB_ROOT}/studies/${studyUid}/thumbnail`}
+          alt=""
+          loading="lazy"
+          draggable={false}
+          onError={() => setFailed(true)}
+        />
+      )}
+    </span>
+  );
+}
+
+function isSearch(search: StudySearch): boolean {
+  return search.patientName !== '' || search.patientId !== '' || search.modality !== null;
 }
 
 function moveOrOpen(event: KeyboardEvent<HTMLTableRowElement>, open: () => void): void {

@@ -60,6 +60,28 @@ export class LabelmapOverlay {
     tools.segmentation.triggerSegmentationEvents.triggerSegmentationModified(this.segmentationId);
   }
 
+  /** The image with most of a segment, or of all; null where nothing of it lies on these images. */
+  densestImage(segmentNumber?: number): number | null {
+    const [slices, rows, columns] = this.masks.shapeKji;
+    const size = rows * columns;
+    let densest: number | null = null;
+    let most = 0;
+    for (let k = 0; k < slices; k += 1) {
+      let voxels = 0;
+      for (const mask of this.masks.segments)
+        if (segmentNumber === undefined || mask.segmentNumber === segmentNumber)
+          forEachSetBit(mask.bits, k * size, size, () => {
+            voxels += 1;
+          });
+      const image = this.imageOfSlice[k] ?? -1;
+      if (voxels > most && image >= 0) {
+        most = voxels;
+        densest = image;
+      }
+    }
+    return densest;
+  }
+
   destroy(): void {
     tools.segmentation.removeSegmentationRepresentations(this.viewportId, {
       segmentationId: this.segmentationId,

@@ -4,11 +4,12 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api, bodyOf, type Prediction } from '../../api/client';
+import { textOfProblem } from '../../api/failure';
 import classes from './run-model.module.css';
 
 const POLL_MS = 1000;
 
-export function RunModel({ seriesUid }: { seriesUid: string }) {
+export function RunModel({ studyUid, seriesUid }: { studyUid: string; seriesUid: string }) {
   const { t } = useTranslation();
   const [asked, setAsked] = useState<{ id: string; jobId: string; seriesUid: string } | null>(null);
   const models = useQuery({
@@ -17,12 +18,10 @@ export function RunModel({ seriesUid }: { seriesUid: string }) {
   });
   const asking = useMutation({
     mutationFn: async (model: string) => {
-      const me = await bodyOf(api.GET('/api/v1/users/me'));
-      const project = me.projects.find((one) => one.permissions.includes('model.run')) ?? me.projects[0];
+      const project_id = await projectToRunIn(studyUid);
+      if (project_id === null) throw new Error(t('inference.noProject'));
       return bodyOf(
-        api.POST('/api/v1/predictions', {
-          body: { model, series_instance_uid: seriesUid, project_id: project?.project_id ?? '' },
-        }),
+        api.POST('/api/v1/predictions', { body: { model, series_instance_uid: seriesUid, project_id } }),
       );
     },
     onSuccess: (prediction) => setAsked({ id: prediction.id, jobId: prediction.job_id, seriesUid }),
@@ -96,9 +95,14 @@ function PredictionProgress(props: {
   const problem = prediction.data?.problem;
   return (
     <div className={classes.progress} data-testid="prediction" data-state={state}>
-      <Text size="xs" c={problem ? 'red' : 'dimmed'} truncate title={problem?.detail ?? problem?.title}>
+      <Text
+        size="xs"
+        c={problem ? 'red' : 'dimmed'}
+        truncate
+        title={problem ? textOfProblem(problem) : undefined}
+      >
         {t(`inference.${state}`)}
-        {problem && `: ${problem.detail ?? problem.title}`}
+        {problem && `: ${textOfProblem(problem)}`}
       </Text>
       {over ? (
         <Button size="compact-xs" variant="subtle" color="gray" onClick={props.onDismiss}>
@@ -109,6 +113,19 @@ function PredictionProgress(props: {
       )}
     </div>
   );
+}
+
+/** Results belong to a project: one that holds the study and lets this person run models. */
+async function projectToRunIn(studyUid: string): Promise<string | null> {
+  const me = await bodyOf(api.GET('/api/v1/users/me'));
+  const able = me.projects.filter((one) => one.permissions.includes('model.run'));
+  for (const { project_id } of able) {
+    const held = await bodyOf(
+      api.GET('/api/v1/projects/{project_id}/studies', { params: { path: { project_id } } }),
+    );
+    if (held.items.some((one) => one.study_instance_uid === studyUid)) return project_id;
+  }
+  return null;
 }
 
 function isOver(prediction: Prediction | undefined): boolean {

@@ -6,7 +6,7 @@ import { useTranslation } from 'react-i18next';
 import { api, bodyOf, type Segment, type Segmentation } from '../../api/client';
 import { fetchMasks } from '../../api/masks';
 import { FailureNotice } from '../../components/failure-notice';
-import { EyeIcon, EyeOffIcon } from '../../components/icons';
+import { EyeIcon, EyeOffIcon, TargetIcon } from '../../components/icons';
 import { LabelmapOverlay, type OverlaySegment } from './labelmap-overlay';
 import classes from './segmentation-panel.module.css';
 import type { SeriesImages } from './series-images';
@@ -83,8 +83,8 @@ function SegmentationCard(props: {
   const segments = segmentation.segments.map((segment) =>
     overlayOf(segment, shown && !hidden.has(segment.segment_number)),
   );
-  const latest = useRef({ segments, opacity });
-  latest.current = { segments, opacity };
+  const latest = useRef({ segments, opacity, goesThere: props.shownAtFirst });
+  latest.current = { segments, opacity, goesThere: props.shownAtFirst };
 
   useEffect(() => {
     if (view === null || images === null || masks.data === undefined) return;
@@ -97,6 +97,11 @@ function SegmentationCard(props: {
     );
     made.setOpacity(latest.current.opacity);
     overlay.current = made;
+    if (latest.current.goesThere) {
+      // What was just opened or made is what one wants to see.
+      const image = made.densestImage();
+      if (image !== null) void view.goTo(image);
+    }
     return () => {
       overlay.current = null;
       made.destroy();
@@ -153,6 +158,10 @@ function SegmentationCard(props: {
             segment={segment}
             visible={shown && !hidden.has(segment.segment_number)}
             onToggle={() => toggle(segment.segment_number)}
+            onGoTo={() => {
+              const image = overlay.current?.densestImage(segment.segment_number) ?? null;
+              if (image !== null) void view?.goTo(image);
+            }}
           />
         ))}
       </ul>
@@ -176,7 +185,7 @@ function SegmentationCard(props: {
   );
 }
 
-function SegmentRow(props: { segment: Segment; visible: boolean; onToggle: () => void }) {
+function SegmentRow(props: { segment: Segment; visible: boolean; onToggle: () => void; onGoTo: () => void }) {
   const { t, i18n } = useTranslation();
   const { segment, visible } = props;
   const volume = segment.statistics.volume_mm3 / MM3_PER_ML;
@@ -186,7 +195,7 @@ function SegmentRow(props: { segment: Segment; visible: boolean; onToggle: () =>
     maximumFractionDigits: digits,
   });
   return (
-    <li>
+    <li className={classes.row}>
       <UnstyledButton
         className={classes.segment}
         data-visible={visible}
@@ -201,6 +210,18 @@ function SegmentRow(props: { segment: Segment; visible: boolean; onToggle: () =>
         </span>
         <span className={classes.volume}>{t('segmentation.volume', { value })}</span>
       </UnstyledButton>
+      <ActionIcon
+        size="xs"
+        variant="subtle"
+        color="gray"
+        disabled={!visible}
+        aria-label={t('segmentation.goTo', { label: segment.label })}
+        title={t('segmentation.goTo', { label: segment.label })}
+        data-testid="go-to-segment"
+        onClick={props.onGoTo}
+      >
+        <TargetIcon />
+      </ActionIcon>
     </li>
   );
 }

@@ -35,10 +35,21 @@ export async function loadSeriesImages(
 function addFrames(images: SeriesImages, instance: DicomDataset, studyUid: string, seriesUid: string): void {
   const url = framesUrl(studyUid, seriesUid, textOf(instance, TAG.sopInstanceUid));
   const frames = numberOf(instance, TAG.numberOfFrames) ?? 1;
+  const drawable = withPossibleSpacing(instance);
   for (let frameNumber = 1; frameNumber <= frames; frameNumber += 1) {
     const imageId = `wadors:${window.location.origin}${url}/${frameNumber}`;
-    dicomImageLoader.wadors.metaDataManager.add(imageId, instance as unknown as Types.WADORSMetaData);
+    dicomImageLoader.wadors.metaDataManager.add(imageId, drawable as unknown as Types.WADORSMetaData);
     images.imageIds.push(imageId);
     images.positions.push(frames === 1 ? positionOf(instance) : null);
   }
+}
+
+/** Files exist whose pixels are 0 mm apart; the engine would draw nothing. Without a spacing it draws square pixels. */
+function withPossibleSpacing(instance: DicomDataset): DicomDataset {
+  const drawable = { ...instance };
+  for (const tag of [TAG.pixelSpacing, TAG.imagerPixelSpacing]) {
+    const spacing = numbersOf(instance, tag);
+    if (spacing.length !== 2 || spacing.some((mm) => mm <= 0)) delete drawable[tag];
+  }
+  return drawable;
 }

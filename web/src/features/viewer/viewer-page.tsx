@@ -99,7 +99,7 @@ function Study({
           {[isoDateOf(study, TAG.studyDate), textOf(study, TAG.studyDescription)].filter(Boolean).join(' · ')}
         </Text>
         <div className={classes.spacer} />
-        <RunModel seriesUid={seriesUid} />
+        <RunModel studyUid={studyUid} seriesUid={seriesUid} />
         <Button
           size="compact-sm"
           variant="default"

@@ -20,12 +20,13 @@ create table jobs (
   started_at timestamptz,
   finished_at timestamptz
 );
-create index jobs_of_asker on jobs (asker_id, created_at desc, id desc);
+create index jobs_of_asker on jobs (asker_id, id);           -- ids sort by the time of their making
 create index jobs_open on jobs (kind) where state in ('queued', 'running');
 
 -- events -------------------------------------------------------------------------------------------------------------
 create table events (
-  seq bigint generated always as identity primary key,
+  id bigint generated always as identity primary key, -- in the order of insertion, which is not that of commit
+  seq bigint unique,                           -- position in the feed, given after the commit: a reader never misses one
   type text not null,
   at timestamptz not null default now(),
   actor_id uuid not null,
@@ -33,10 +34,59 @@ create table events (
   project_id uuid,
   object_kind text not null,
   object_id text not null,
+  study_instance_uid text collate "C",         -- what the event hangs on: who does not see it does not see the event
+  series_instance_uid text collate "C",
   data jsonb not null default '{}'
 );
+create index events_unnumbered on events (id) where seq is null;
 create index events_of_project on events (project_id, seq);
+create index events_of_actor on events (actor_id, seq);
 create index events_of_object on events (object_kind, object_id, seq);
+
+-- audit (docs/explanation/audit.md) ------------------------------------------------------------------------------------
+-- No foreign keys: a record outlives what it speaks of. Changes write `audit_outbox` in their own transaction; the appender
+-- moves it into the chain in one more. `content` is the canonical JSON text, sealed when it was written.
+create table audit_outbox (
+  id bigint generated always as identity primary key,
+  content text not null,
+  seal bytea not null
+);
+create table audit (
+  seq bigint primary key,                      -- from 1, without gaps
+  at timestamptz not null,
+  actor_id uuid not null,
+  actor_name text not null,
+  actor_kind text not null,
+  session_id uuid,
+  source text not null,                        -- network address, or the word of a process of ours
+  action text not null,
+  object_kind text not null,
+  object_id text not null,
+  patient text not null,                       -- keyed pseudonym of the Patient ID, or empty
+  project_id uuid,
+  outcome text not null,
+  reason text not null,
+  request_id text not null,
+  detail text not null,                        -- canonical JSON
+  hash bytea not null                          -- HMAC over the record and the hash before it
+);
+create index audit_of_actor on audit (actor_id, seq);
+create index audit_of_object on audit (object_id, seq);
+create index audit_of_project on audit (project_id, seq);
+create table audit_checkpoints (
+  seq bigint primary key,
+  at timestamptz not null default now(),
+  hash bytea not null,
+  signature bytea not null                     -- Ed25519 over seq and hash
+);
+create function refuse_change() returns trigger language plpgsql as $$
+begin
+  raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger append_only before update or delete on audit for each row execute function refuse_change();
+create trigger never_emptied before truncate on audit for each statement execute function refuse_change();
+create trigger append_only before update or delete on audit_checkpoints for each row execute function refuse_change();
+create trigger never_emptied before truncate on audit_checkpoints for each statement execute function refuse_change();
 
 -- http ---------------------------------------------------------------------------------------------------------------
 create table idempotency_keys (
@@ -59,6 +109,7 @@ create table users (
   email text,
   display_name text not null default '',
   password_hash text,
+  password_changed_at timestamptz,
   state text not null default 'active' check (state in ('pending', 'active', 'suspended', 'deleted')),
   is_admin boolean not null default false,
   is_service boolean not null default false,
@@ -66,37 +117,100 @@ create table users (
   version integer not null default 1
 );
 create unique index users_username on users (lower(username));
-create table sessions (
+create index users_email on users (lower(email));
+create table sessions (                        -- one sign-in on one device: the family of its refresh tokens
   id uuid primary key,
   user_id uuid not null references users,
-  client text not null default '',
+  client text not null default '',             -- User-Agent, shortened
+  address text not null default '',
+  methods text[] not null default '{}',        -- how it was proven (RFC 8176 words): pwd, otp, hwk, mfa, fed
+  authenticated_at timestamptz not null default now(), -- the last proof, moved by step-up
   created_at timestamptz not null default now(),
   last_used_at timestamptz not null default now(),
-  expires_at timestamptz not null,
-  revoked_at timestamptz
+  expires_at timestamptz not null,             -- the absolute limit; the idle limit counts from last_used_at
+  revoked_at timestamptz,
+  revoked_why text
 );
 create index sessions_of_user on sessions (user_id);
 create table refresh_tokens (
-  hash bytea primary key,
+  hash bytea primary key,                      -- SHA-256 of the token
   session_id uuid not null references sessions on delete cascade,
+  parent bytea unique references refresh_tokens, -- unique: a token has one child at most, whatever the code does
   created_at timestamptz not null default now(),
+  used_at timestamptz,
+  child_salt bytea                             -- child = HMAC(this token, salt); forgotten when the child is used
+);
+create index refresh_tokens_of_session on refresh_tokens (session_id);
+create table totp_factors (
+  user_id uuid primary key references users,
+  secret bytea not null,                       -- sealed (identity/seal.py)
+  confirmed_at timestamptz,
+  last_step bigint not null default 0,         -- the newest time step whose code was taken: each code serves once
+  created_at timestamptz not null default now()
+);
+create table recovery_codes (
+  user_id uuid not null references users,
+  hash bytea not null,
+  used_at timestamptz,
+  primary key (user_id, hash)
+);
+create table passkeys (
+  id uuid primary key,
+  user_id uuid not null references users,
+  credential_id bytea not null unique,
+  public_key bytea not null,                   -- COSE
+  sign_count bigint not null,
+  name text not null,
+  created_at timestamptz not null default now(),
+  last_used_at timestamptz
+);
+create index passkeys_of_user on passkeys (user_id);
+create table consumed_transactions (           -- signed transactions of sign-in and enrolment that were used
+  jti text primary key,
+  expires_at timestamptz not null
+);
+create table password_resets (
+  hash bytea primary key,
+  user_id uuid not null references users,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
   used_at timestamptz
+);
+create table attempts (                        -- of names that exist and of names that do not, alike
+  kind text not null,
+  subject bytea not null,                      -- hash of what is counted: a name and an address, an address
+  count integer not null,
+  last_at timestamptz not null,
+  blocked_until timestamptz,
+  primary key (kind, subject)
+);
+create table external_identities (
+  issuer text not null,
+  subject text not null,
+  user_id uuid not null references users,
+  created_at timestamptz not null default now(),
+  last_used_at timestamptz,
+  primary key (issuer, subject)
 );
 create table api_keys (
   id uuid primary key,
+  handle text collate "C" not null unique,     -- the middle part of the key: names it without opening anything
   user_id uuid not null references users,
   name text not null,
-  hash bytea not null unique,
-  scopes text[] not null default '{}',
+  hash bytea not null,
+  scopes text[],                               -- null: all that its user may do
   project_id uuid,
+  addresses cidr[] not null default '{}',      -- empty: from anywhere
   created_at timestamptz not null default now(),
   last_used_at timestamptz,
   expires_at timestamptz,
   revoked_at timestamptz
 );
+create index api_keys_of_user on api_keys (user_id);
 create table signing_keys (
   kid text primary key,
-  private_jwk jsonb not null,
+  private_key bytea not null,                  -- JWK, sealed (identity/seal.py)
+  public_jwk jsonb not null,
   created_at timestamptz not null default now(),
   retired_at timestamptz
 );
@@ -107,19 +221,107 @@ create table projects (
   name text not null,
   description text not null default '',
   inbox_of uuid unique references users,       -- the personal inbox of this user, else null
+  ruled boolean not null default false,        -- has rules or blinded members: who sees what is decided for each audience
+  created_by uuid not null,
+  created_at timestamptz not null default now(),
+  version integer not null default 1,
+  unique (id, ruled)
+);
+create table project_roles (                   -- a project's own roles; those of every project stand in projects/roles.toml
+  project_id uuid not null references projects on delete cascade,
+  name text not null,
+  label_en text not null,
+  label_ko text not null,
+  permissions text[] not null,
+  created_at timestamptz not null default now(),
+  primary key (project_id, name)
+);
+create table groups (
+  id uuid primary key,
+  name text not null unique,
+  created_at timestamptz not null default now()
+);
+create table group_members (
+  group_id uuid not null references groups on delete cascade,
+  user_id uuid not null references users,
+  primary key (group_id, user_id)
+);
+create index group_members_of_user on group_members (user_id);
+create table project_groups (
+  project_id uuid not null references projects on delete cascade,
+  group_id uuid not null references groups on delete cascade,
+  role text not null,
+  valid_from timestamptz,
+  expires_at timestamptz,
+  granted_at timestamptz not null default now(),
+  primary key (project_id, group_id)
+);
+create table project_rules (
+  id uuid primary key,
+  project_id uuid not null references projects on delete cascade,
+  effect text not null check (effect in ('ALLOW', 'DENY', 'LIMIT')),
+  level text not null check (level in ('STUDY', 'SERIES', 'INSTANCE')),
+  attribute text not null,
+  operator text not null check (operator in ('EQ', 'NE', 'CONTAINS', 'RANGE', 'IN', 'PRESENT')),
+  value jsonb not null,                        -- [value], as it was sent
+  terms text[] not null,                       -- the value as it is compared: normalised like the attributes
+  role text,                                   -- null: everyone
+  user_id uuid references users,
+  valid_from timestamptz,
+  expires_at timestamptz,
   created_by uuid not null,
   created_at timestamptz not null default now(),
   version integer not null default 1
 );
-create table project_members (
+create index project_rules_of_project on project_rules (project_id);
+create table audiences (                       -- members of one ruled project for whom the same rules hold
+  id bigint generated always as identity primary key,
   project_id uuid not null references projects on delete cascade,
+  role text not null,
+  user_id uuid references users,               -- null: everyone of the role whom no rule names
+  good_until timestamptz                       -- the next moment at which a rule begins or ends; past it nothing is shown
+);
+create unique index audiences_one on audiences (project_id, role, coalesce(user_id, '00000000-0000-0000-0000-000000000000'));
+create table project_members (
+  project_id uuid not null,
   user_id uuid not null references users,
   role text not null,
+  permissions text[] not null,                 -- of the role, kept here: a check is one row
+  reads boolean generated always as ('study.read' = any (permissions)) stored,
+  blinded boolean generated always as ('study.read' = any (permissions) and 'segmentation.read.all' <> all (permissions)) stored,
+  via_group uuid references groups on delete cascade, -- null: a membership of one's own, which decides before any group's
+  ruled boolean not null,                      -- the project's, held in step by the foreign key
+  audience_id bigint not null default 0,       -- 0: sees what is assigned, in a project that is not ruled
+  good_until timestamptz,                      -- the audience's
   created_at timestamptz not null default now(),
+  valid_from timestamptz,
   expires_at timestamptz,
-  primary key (user_id, project_id)
+  primary key (user_id, project_id),
+  foreign key (project_id, ruled) references projects (id, ruled) on update cascade on delete cascade
 );
 create index project_members_of_project on project_members (project_id);
+create index project_members_of_audience on project_members (audience_id);
+create table global_roles (
+  user_id uuid not null references users,
+  role text not null,
+  primary key (user_id, role)
+);
+create table access_requests (
+  id uuid primary key,
+  project_id uuid not null,                    -- no foreign key: whether the project exists is not for the asker to learn
+  user_id uuid not null references users,
+  scope text not null check (scope in ('full', 'limited', 'read_only')),
+  reason text not null,
+  state text not null default 'pending' check (state in ('pending', 'approved', 'denied', 'withdrawn', 'expired')),
+  until timestamptz,                           -- how long access is asked for
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,             -- unanswered by then, the request lapses
+  decided_by uuid,
+  decided_at timestamptz,
+  note text not null default ''
+);
+create index access_requests_of_user on access_requests (user_id, id);
+create index access_requests_of_project on access_requests (project_id, id);
 
 -- archive ------------------------------------------------------------------------------------------------------------
 create table blobs (
@@ -147,6 +349,7 @@ create table studies (
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',      -- DICOM JSON of study-level attributes (PS3.18 F.2)
   search_nfd text generated always as (normalize(lower(patient_name || ' ' || patient_id || ' ' || study_description || ' ' || accession_number), NFD)) stored,
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -167,6 +370,8 @@ create table series (
   instance_count integer not null default 0,
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',
+  owner_id uuid,                               -- whose work it shows (a segmentation); null: nobody's, as images
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -184,7 +389,9 @@ create table instances (
   number_of_frames integer not null default 0, -- 0: no pixel data
   blob_address text collate "C" not null references blobs,
   blob_size bigint not null,
+  data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
   created_at timestamptz not null default now()
 );
 create index instances_of_series on instances (series_id, instance_number, id);
@@ -195,24 +402,57 @@ create table instance_headers (
   header bytea not null,                       -- zstd of the file's bytes before the pixel data element
   frames bytea not null                        -- little-endian uint64 pairs (offset, length) in the blob, one for each frame
 );
-create table project_studies (
+create table project_items (                   -- what a project holds, and what each audience of a ruled project sees of it
   project_id uuid not null references projects on delete cascade,
+  audience_id bigint not null default 0,       -- 0: assigned by somebody; else what was decided for that audience
   study_id bigint not null references studies on delete cascade,
-  added_by uuid not null,
-  added_at timestamptz not null default now(),
-  primary key (study_id, project_id)
+  series_id bigint references series on delete cascade,       -- null: the whole study
+  instance_id bigint references instances on delete cascade,  -- null: the whole series
+  added_by uuid,
+  added_at timestamptz not null default now()
 );
-create index project_studies_of_project on project_studies (project_id, study_id);
+create unique index project_items_one
+  on project_items (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0));
+create index project_items_of_audience on project_items (project_id, audience_id, study_id);
+create index project_items_of_series on project_items (series_id) where series_id is not null;
+create index project_items_of_instance on project_items (instance_id) where instance_id is not null;
+create view project_studies as                 -- the assignments alone; writable
+  select project_id, study_id, series_id, instance_id, added_by, added_at from project_items where audience_id = 0;
 
 -- uploads ------------------------------------------------------------------------------------------------------------
+create table study_manifests (
+  id uuid primary key,
+  owner_id uuid not null references users,
+  project_id uuid not null references projects,
+  created_at timestamptz not null default now()
+);
+create index study_manifests_of_owner on study_manifests (owner_id, created_at desc, id desc);
+create table study_manifest_files (
+  manifest_id uuid not null references study_manifests on delete cascade,
+  ordinal integer not null,
+  path text collate "C" not null,
+  size bigint not null,
+  blake3 text collate "C",                     -- of the whole file, hex; one of the two
+  sha256 text collate "C",
+  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'refused')),
+  study_instance_uid text collate "C",
+  sop_instance_uid text collate "C",
+  problem jsonb,
+  primary key (manifest_id, ordinal)
+);
+create unique index study_manifest_files_path on study_manifest_files (manifest_id, path);
+create index study_manifest_files_sha256 on study_manifest_files (sha256) where state in ('stored', 'already');
 create table uploads (
   id uuid primary key,
   owner_id uuid not null references users,
   project_id uuid not null references projects,
   filename text not null default '',
   relative_path text not null default '',
-  length bigint,
+  manifest_id uuid references study_manifests on delete set null,
+  length bigint,                               -- null while the client has not told it (tus creation-defer-length)
   received bigint not null default 0,          -- durable offset: what HEAD reports
+  concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
+  parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   sha256 text,                                 -- what the client said the whole file hashes to
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
@@ -356,29 +596,36 @@ create table segmentations (
   updated_at timestamptz not null default now(),
   version integer not null default 1
 );
+create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
 create index segmentations_of_series on segmentations (series_instance_uid, project_id);
 create index segmentations_of_study on segmentations (study_instance_uid, project_id);
 create table segmentation_versions (
   segmentation_id uuid not null references segmentations,
   version integer not null,
+  label text not null,
+  state text not null,
   shape_kji integer[] not null,
   affine_lps double precision[] not null,      -- 16 numbers, row by row: voxel index (i, j, k, 1) to LPS mm
-  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive
+  sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive; null: none was written
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
   primary key (segmentation_id, version)
 );
+-- A version holds only what changed: a segment or brick is as the row with the greatest since_version up to it says.
 create table segments (
   segmentation_id uuid not null,
-  version integer not null,
-  segment_number integer not null check (segment_number >= 1),
+  segment_number integer not null check (segment_number between 1 and 65535),
+  since_version integer not null,
+  removed boolean not null default false,      -- not part of the segmentation since this version
   label text not null,
   code jsonb not null,                         -- {"value", "scheme", "meaning"}
+  category jsonb not null,                     -- the same; CID 7150 (anatomical structure, lesion, ...)
+  algorithm jsonb,                             -- {"name", "version"} of the model; null: drawn by a person
   color text not null,                         -- #rrggbb
   statistics jsonb not null,
-  primary key (segmentation_id, version, segment_number),
-  foreign key (segmentation_id, version) references segmentation_versions
+  primary key (segmentation_id, segment_number, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
 create table bricks (
   address bytea primary key,                   -- BLAKE3 of the packed bits before compression
@@ -386,13 +633,15 @@ create table bricks (
 );
 create table segment_bricks (
   segmentation_id uuid not null,
-  version integer not null,
   segment_number integer not null,
-  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15; bricks without a voxel have no row
-  address bytea not null references bricks,
-  primary key (segmentation_id, version, segment_number, brick_index),
-  foreign key (segmentation_id, version, segment_number) references segments
+  brick_index integer not null,                -- slices 16 * brick_index .. 16 * brick_index + 15
+  since_version integer not null,
+  address bytea references bricks,             -- null: without a voxel since this version
+  counts bigint[],                             -- voxels; sums of their k, j, i; lowest and highest k, j, i; k within the brick
+  primary key (segmentation_id, segment_number, brick_index, since_version),
+  foreign key (segmentation_id, since_version) references segmentation_versions
 );
+create index segment_bricks_of_brick on segment_bricks (address);
 
 -- inference ----------------------------------------------------------------------------------------------------------
 create table predictions (
@@ -402,42 +651,68 @@ create table predictions (
   project_id uuid not null references projects,
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
-  input_digest bytea,
-  state text not null default 'queued' check (state in ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'refused')),
-  job_id uuid,
+  job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
+  outcome text check (outcome in ('succeeded', 'refused')),
   segmentation_id uuid references segmentations,
-  problem jsonb,
+  problem jsonb,                               -- of a refusal; that of a failure is the job's
+  flags text[] not null default '{}',
   quality jsonb not null default '{}',
+  input_digest bytea,                          -- BLAKE3 of what the model was given
   asked_by uuid not null references users,
   created_at timestamptz not null default now(),
-  finished_at timestamptz
+  check ((outcome = 'succeeded') = (segmentation_id is not null))
 );
-create index predictions_of_series on predictions (series_instance_uid, project_id);
+create index predictions_of_series on predictions (series_instance_uid, project_id, id);
+create index predictions_of_project on predictions (project_id, id);
 
--- the second wall: who is not a member of a project that holds the study sees no row of it ----------------------------
--- `visibility` is the one statement of the rule; queries join it (first wall) and policies read it (second wall).
--- app.actor and app.project are set by each transaction. The nil UUID is the system itself (jobs and the store
--- operation, which decided rights before). app.project narrows a credential that is bound to one project.
+-- dimse --------------------------------------------------------------------------------------------------------------
+create table dimse_peers (
+  id uuid primary key,
+  ae_title text collate "C" not null unique,
+  network cidr,                                -- where the peer calls from; null: any address
+  user_id uuid not null references users,      -- the principal that it acts as
+  project_id uuid references projects on delete cascade, -- what it stores goes here and it sees only this; null: the principal's
+  may_store boolean not null,
+  may_query boolean not null,
+  may_retrieve boolean not null,
+  host text,                                   -- where it listens: C-MOVE destination, storage commitment results
+  port integer check (port between 1 and 65535),
+  created_at timestamptz not null default now(),
+  check ((host is null) = (port is null))
+);
+
+-- the second wall: row-level security ---------------------------------------------------------------------------------
+-- `visibility` is the one statement of who sees what; queries join it (first wall) and policies read it (second wall).
+-- One row is a study, a series or an instance that the actor sees, through one project. app.actor and app.project are set by
+-- each transaction. The nil UUID is the system itself (jobs and the store operation, which decided rights before).
+-- app.project narrows a credential that is bound to one project.
+-- In a ruled project a member without an audience sees nothing, as does one whose audience has to be decided anew.
 create view visibility as
-  select ps.study_id, ps.project_id
-  from project_studies ps
-  join project_members m using (project_id)
+  select pi.study_id, pi.series_id, pi.instance_id, pi.project_id
+  from project_items pi
+  join project_members m on m.project_id = pi.project_id and m.audience_id = pi.audience_id
   where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
-    and (m.expires_at is null or m.expires_at > now())
+    and m.reads and m.ruled = (m.audience_id <> 0)
+    and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
+    and (m.good_until is null or m.good_until > now())
     and ((select nullif(current_setting('app.project', true), '')) is null
-         or ps.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
+         or pi.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
 alter table series force row level security;
 alter table instances enable row level security;
 alter table instances force row level security;
+-- The second, implied comparison keeps the planner from gathering all that the actor sees into a hash for a page of 100.
 create policy visible on studies using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from visibility v where v.study_id = studies.id));
+  or exists (select from visibility v where v.study_id = studies.id and v.study_id <= studies.id));
 create policy visible on series using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from visibility v where v.study_id = series.study_id));
+  or exists (select from visibility v where v.study_id = series.study_id
+             and (v.series_id is null or v.series_id = series.id)));
 create policy visible on instances using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
-  or exists (select from visibility v where v.study_id = instances.study_id));
+  or exists (select from visibility v where v.study_id = instances.study_id
+             and (v.series_id is null or v.series_id = instances.series_id)
+             and (v.instance_id is null or v.instance_id = instances.id)));

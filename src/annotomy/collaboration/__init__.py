@@ -1,0 +1,1 @@
+"""Working together: live updates and the feed of what happened."""

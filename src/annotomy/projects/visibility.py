@@ -1,0 +1,290 @@
+"""Rules become rows: what each audience of a ruled project sees is decided by SQL whenever rules, members or data change.
+
+An audience is the members of one project for whom the same rules hold: those of a role, or one person whom a rule names.
+A blinded member, whose role does not read the segmentations of others, is an audience of their own: series that show the work
+of others are hidden from them as by a rule, so that a DICOM query tells no more than the list of segmentations does.
+The rules that hold for it compile to one predicate; its verdicts lie in `project_items` beside what was assigned, rolled up to whole series and whole
+studies where nothing in them is hidden. Reads then join rows, as in a project without rules, and never evaluate a rule
+(docs/decisions/0007). Rules that begin or end are met by `good_until`: past it an audience sees nothing until it is settled.
+
+Locks: an exclusive advisory lock on the project when rules or members change, a shared one when data comes or goes, always
+after the lock on the study's row. So no study escapes a new rule, and senders do not wait for each other.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from annotomy.db.engine import ReadTx, WriteTx, unrestricted
+from annotomy.projects.attributes import ATTRIBUTES
+
+Effect = Literal["ALLOW", "DENY", "LIMIT"]
+Level = Literal["STUDY", "SERIES", "INSTANCE"]
+Operator = Literal["EQ", "NE", "CONTAINS", "RANGE", "IN", "PRESENT"]
+LEVELS: tuple[Level, ...] = ("STUDY", "SERIES", "INSTANCE")
+IN_FORCE = "(r.valid_from is null or r.valid_from <= now()) and (r.expires_at is null or r.expires_at > now())"
+_LOCK_CLASS = 0x72756C65  # "rule": advisory locks of this module
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What of a rule decides; `terms` are normalised (attributes.py)."""
+
+    effect: Effect
+    level: Level
+    attribute: str
+    operator: Operator
+    terms: tuple[str, ...]
+
+
+# -- compiling --------------------------------------------------------------------------------------------------------
+
+
+def predicate(rule: Rule, values: list[Any]) -> str:
+    """Whether the rule matches, as SQL over st, se and i down to its level; its terms go to `values`.
+
+    An attribute kept above the rule's level is inherited; of one kept below, any value within the object counts.
+    """
+    source = _source(rule)
+    match rule.operator:
+        case "PRESENT":
+            found = f"exists (select from {source} where x.kept is not null)"
+            return found if rule.terms == ("true",) else f"not {found}"
+        case "EQ" | "NE":
+            values.append(rule.terms[0])
+            found = f"exists (select from {source} where x.kept ? ${len(values)})"
+            return found if rule.operator == "EQ" else f"not {found}"
+        case "IN":
+            values.append(list(rule.terms))
+            return f"exists (select from {source} where x.kept ?| ${len(values)}::text[])"
+        case "CONTAINS":
+            values.append(rule.terms[0])
+            test = f"strpos(one.value, ${len(values)}) > 0"
+        case "RANGE":
+            low, high = rule.terms
+            tests: list[str] = []
+            for term, sign in ((low, ">="), (high, "<=")):
+                if term:
+                    values.append(term)
+                    tests.append(f'one.value collate "C" {sign} ${len(values)}')
+            test = " and ".join(tests) or "true"
+    return f"exists (select from {source}, jsonb_array_elements_text(x.kept) one (value) where {test})"
+
+
+def _source(rule: Rule) -> str:
+    """A row source `x (kept)`: the jsonb list of the attribute's values for the object that the rule looks at."""
+    table = ATTRIBUTES[rule.attribute].table
+    if table == "study":
+        return f"(values ({_kept('st', rule.attribute)})) x (kept)"
+    if table == "series":
+        if rule.level != "STUDY":
+            return f"(values ({_kept('se', rule.attribute)})) x (kept)"
+        return f"(select {_kept('o', rule.attribute)} as kept from series o where o.study_id = st.id) x"
+    if rule.level == "INSTANCE":
+        return f"(values ({_kept('i', rule.attribute)})) x (kept)"
+    within = "o.study_id = st.id" if rule.level == "STUDY" else "o.series_id = se.id"
+    return f"(select {_kept('o', rule.attribute)} as kept from instances o where {within}) x"
+
+
+def _kept(alias: str, attribute: str) -> str:
+    assert attribute in ATTRIBUTES  # the name goes into the statement's text
+    column = {
+        "SOPClassUID": "sop_class_uid",
+        "SOPInstanceUID": "sop_instance_uid",
+        "SeriesInstanceUID": "series_instance_uid",
+        "StudyInstanceUID": "study_instance_uid",
+    }.get(attribute)
+    return f"jsonb_build_array({alias}.{column})" if column else f"{alias}.rule_values -> '{attribute}'"
+
+
+def verdict(rules: Iterable[Rule], values: list[Any]) -> str:
+    """DENY beats LIMIT beats ALLOW: seen is what an ALLOW gives, within the LIMITs if there are any, without the DENYs."""
+    by_effect: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+    for rule in rules:
+        by_effect[rule.effect].append(predicate(rule, values))
+    parts = [f"({' or '.join(by_effect['ALLOW'])})" if by_effect["ALLOW"] else "false"]
+    if by_effect["LIMIT"]:
+        parts.append(f"({' or '.join(by_effect['LIMIT'])})")
+    parts += [f"not {test}" if test.startswith("exists") else f"not ({test})" for test in by_effect["DENY"]]
+    return " and ".join(parts)
+
+
+# -- settling ---------------------------------------------------------------------------------------------------------
+
+
+async def lock_policy(tx: WriteTx, project_id: UUID) -> None:
+    """Call before changing rules, members or roles of a project, and `settle_project` after."""
+    await tx.execute("select pg_advisory_xact_lock($1, hashtext($2))", _LOCK_CLASS, str(project_id))
+
+
+async def settle_project(tx: WriteTx, project_id: UUID, *, rules_changed: bool = False) -> None:
+    """Gives every member their audience, and decides for audiences that are new - for all of them when rules changed."""
+    ruled: bool = await tx.fetchval(
+        "select exists (select from project_rules where project_id = $1)"
+        " or exists (select from project_members where project_id = $1 and blinded)",
+        project_id,
+    )
+    await tx.execute("update projects set ruled = $2 where id = $1 and ruled <> $2", project_id, ruled)
+    fresh: list[Any] = []
+    if not ruled:
+        await tx.execute(
+            "update project_members set audience_id = 0, good_until = null where project_id = $1 and audience_id <> 0",
+            project_id,
+        )
+    else:
+        fresh = await tx.fetch(_MAKE_AUDIENCES, project_id)
+        await tx.execute(_ASSIGN_AUDIENCES, project_id)
+    await tx.execute(_DROP_AUDIENCES, project_id)
+    audiences = await tx.fetch("select id, role, user_id from audiences where project_id = $1 order by id", project_id)
+    new = {row["id"] for row in fresh}
+    async with unrestricted(tx):
+        for audience in audiences:
+            if rules_changed or audience["id"] in new:
+                await _decide(tx, project_id, audience, None)
+
+
+async def settle_studies(tx: WriteTx, study_ids: list[int]) -> None:
+    """Decides anew about these studies in every ruled project that holds them, and drops them where none does any more."""
+    async with unrestricted(tx):
+        await _settle_studies(tx, study_ids)
+
+
+async def _settle_studies(tx: WriteTx, study_ids: list[int]) -> None:
+    await tx.fetch("select from studies where id = any($1) order by id for no key update", study_ids)
+    projects = await tx.fetch(
+        "select pg_advisory_xact_lock_shared($2, hashtext(p.id::text)), p.id from projects p where p.id in ("
+        " select project_id from project_items where study_id = any($1))"
+        " order by p.id",
+        study_ids, _LOCK_CLASS,
+    )  # fmt: skip
+    if not projects:
+        return
+    # A statement of its own: it sees what whoever held a lock before has committed.
+    audiences = await tx.fetch(
+        "select id, project_id, role, user_id from audiences where project_id = any($1) order by id",
+        [row["id"] for row in projects],
+    )
+    for audience in audiences:
+        await _decide(tx, audience["project_id"], audience, study_ids)
+
+
+async def settle_due(tx: WriteTx) -> int:
+    """Decides anew for audiences of which a rule began or ended; returns how many. Somebody else's work is skipped."""
+    due = await tx.fetch("select distinct project_id from audiences where good_until <= now() order by project_id")
+    for row in due:
+        await lock_policy(tx, row["project_id"])
+        await settle_project(tx, row["project_id"], rules_changed=True)
+    return len(due)
+
+
+_DROP_AUDIENCES = """
+with dropped as (
+  delete from audiences a where a.project_id = $1
+  and not exists (select from project_members m where m.project_id = $1 and m.audience_id = a.id) returning a.id)
+delete from project_items where project_id = $1 and audience_id in (select id from dropped)"""
+
+_ALONE = (
+    "case when m.blinded or exists (select from project_rules r where r.project_id = m.project_id and r.user_id = m.user_id)"
+    " then m.user_id end"
+)
+_MAKE_AUDIENCES = f"""
+insert into audiences (project_id, role, user_id)
+select distinct m.project_id, m.role, {_ALONE} from project_members m
+where m.project_id = $1
+on conflict do nothing
+returning id"""
+
+_ASSIGN_AUDIENCES = f"""
+update project_members m set audience_id = a.id, good_until = a.good_until from audiences a
+where m.project_id = $1 and a.project_id = $1 and a.role = m.role
+  and a.user_id is not distinct from {_ALONE}
+  and m.audience_id is distinct from a.id"""
+
+
+async def rules_for(tx: ReadTx, project_id: UUID, *, role: str, user_id: UUID | None) -> list[Rule]:
+    """The rules in force for the members of a role, or for one person of it whom a rule names."""
+    rows = await tx.fetch(
+        "select r.effect, r.level, r.attribute, r.operator, r.terms from project_rules r where r.project_id = $1"
+        f" and (r.role is null or r.role = $2) and (r.user_id is null or r.user_id = $3) and {IN_FORCE} order by r.id",
+        project_id, role, user_id,
+    )  # fmt: skip
+    return [rule_of(row) for row in rows]
+
+
+def rule_of(row: Any) -> Rule:
+    return Rule(row["effect"], row["level"], row["attribute"], row["operator"], tuple(row["terms"]))
+
+
+async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[int] | None) -> None:
+    """Writes an audience's verdicts, about all that the project holds or about some studies."""
+    rules = await rules_for(tx, project_id, role=audience["role"], user_id=audience["user_id"])
+    await tx.execute(
+        "delete from project_items where project_id = $1 and audience_id = $2 and ($3::bigint[] is null or study_id = any($3))",
+        project_id, audience["id"], study_ids,
+    )  # fmt: skip
+    if study_ids is None:
+        await tx.execute(
+            "with moment as (update audiences set good_until = (select min(moment) from project_rules r,"
+            " unnest(array[r.valid_from, r.expires_at]) moment where r.project_id = $2 and moment > now()) where id = $1"
+            " returning good_until)"
+            " update project_members set good_until = (select good_until from moment) where project_id = $2 and audience_id = $1",
+            audience["id"], project_id,
+        )  # fmt: skip
+    kind = await tx.fetchrow(
+        "select exists (select from project_rules where project_id = $2) as has_rules,"
+        " exists (select from project_members where project_id = $2 and audience_id = $1 and blinded) as blinded",
+        audience["id"], project_id,
+    )  # fmt: skip
+    assert kind is not None
+    if kind["has_rules"] and not any(rule.effect == "ALLOW" for rule in rules):
+        return
+    parts = await tx.fetchrow(
+        "select coalesce(bool_or(series_id is not null), false) as series, coalesce(bool_or(instance_id is not null), false)"
+        " as instances from project_studies where project_id = $1 and ($2::bigint[] is null or study_id = any($2))",
+        project_id, study_ids,
+    )  # fmt: skip
+    assert parts is not None
+    finest = max((LEVELS.index(rule.level) for rule in rules), default=0)
+    finest = max(finest, 2 if parts["instances"] else 1 if parts["series"] or kind["blinded"] else 0)
+    values: list[Any] = [audience["id"], project_id, study_ids]
+    decision = verdict(rules, values) if kind["has_rules"] else "true"
+    if kind["blinded"]:
+        values.append(audience["user_id"])
+        decision = f"{decision} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    await tx.execute(_STATEMENTS[finest].replace("VERDICT", decision), *values)
+
+
+_HELD = (
+    "st.id in (select ps.study_id from project_studies ps where ps.project_id = $2"
+    " and ($3::bigint[] is null or ps.study_id = any($3)))"
+)
+_ASSIGNED = (
+    "exists (select from project_studies ps where ps.project_id = $2 and ps.study_id = st.id"
+    " and (ps.series_id is null or ps.series_id = se.id)"
+)
+# One statement for each depth that rules or assignments reach: studies, series, instances.
+_STATEMENTS = (
+    f"insert into project_items (audience_id, project_id, study_id) select $1::bigint, $2::uuid, st.id from studies st where {_HELD} and VERDICT",
+    f"""
+with decided as (
+  select st.id as study_id, se.id as series_id, {_ASSIGNED}) and VERDICT as seen
+  from studies st join series se on se.study_id = st.id where {_HELD}),
+whole as (select study_id from decided group by study_id having bool_and(seen))
+insert into project_items (audience_id, project_id, study_id, series_id)
+select $1::bigint, $2::uuid, study_id, null::bigint from whole
+union all select $1::bigint, $2::uuid, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
+    f"""
+with decided as materialized (
+  select st.id as study_id, se.id as series_id, i.id as instance_id,
+         {_ASSIGNED} and (ps.instance_id is null or ps.instance_id = i.id)) and VERDICT as seen
+  from studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id where {_HELD}),
+whole_studies as (select study_id from decided group by study_id having bool_and(seen)),
+whole_series as (select study_id, series_id from decided where study_id not in (select study_id from whole_studies)
+                 group by study_id, series_id having bool_and(seen))
+insert into project_items (audience_id, project_id, study_id, series_id, instance_id)
+select $1::bigint, $2::uuid, study_id, null::bigint, null::bigint from whole_studies
+union all select $1::bigint, $2::uuid, study_id, series_id, null::bigint from whole_series
+union all select $1::bigint, $2::uuid, d.study_id, d.series_id, d.instance_id from decided d where d.seen
+  and d.study_id not in (select study_id from whole_studies) and d.series_id not in (select series_id from whole_series)""",
+)

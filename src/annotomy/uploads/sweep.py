@@ -1,0 +1,70 @@
+"""What becomes of uploads that nobody goes on with, and of files that a crash left without a row."""
+
+import asyncio
+import time
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from annotomy.actor import SYSTEM
+from annotomy.events import Event, emit
+from annotomy.services import Services
+from annotomy.uploads.errors import UploadGone
+from annotomy.uploads.part_file import part_file, remove
+
+log = structlog.get_logger(__name__)
+
+YOUNG_S = 24 * 3600
+"""A part file is made before its row: only one of this age without a row was left by a crash."""
+BATCH = 500
+
+
+async def sweep_uploads(services: Services) -> int:
+    """Ends expired uploads, row first, then the bytes; removes old files without a row. Returns how many went."""
+    async with services.db.write(SYSTEM) as tx:
+        rows = await tx.fetch(
+            "update uploads set state = 'failed', problem = $2, finished_at = now() where id in (select id from uploads"
+            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id, project_id",
+            services.clock.now(), UploadGone("Nothing came for the upload's lifetime.").to_json(), BATCH,
+        )  # fmt: skip
+        for row in rows:
+            event = Event(
+                type="upload.expired", object_kind="upload", object_id=str(row["id"]), project_id=row["project_id"]
+            )
+            await emit(tx, event)
+    for row in rows:
+        await asyncio.to_thread(remove, part_file(services, row["id"]))
+    orphans = await _orphans(services)
+    for path in orphans:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+    if rows or orphans:
+        log.info("uploads.swept", expired=len(rows), orphans=len(orphans))
+    return len(rows) + len(orphans)
+
+
+async def _orphans(services: Services) -> list[Path]:
+    old = await asyncio.to_thread(_old_files, services.settings.data_dir / "uploads")
+    named = {path: _upload_of(path) for path in old[:BATCH]}
+    async with services.db.read(SYSTEM) as tx:
+        rows = await tx.fetch(
+            "select id from uploads where id = any($1) and state in ('receiving', 'verifying', 'ingesting')",
+            [upload_id for upload_id in named.values() if upload_id is not None],
+        )
+    alive = {row["id"] for row in rows}
+    return [path for path, upload_id in named.items() if upload_id is not None and upload_id not in alive]
+
+
+def _old_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    youngest = time.time() - YOUNG_S
+    return [path for path in folder.iterdir() if path.stat().st_mtime < youngest]
+
+
+def _upload_of(path: Path) -> UUID | None:
+    """None for a file that is none of ours: it stays."""
+    try:
+        return UUID(path.name.split(".")[0])
+    except ValueError:
+        return None

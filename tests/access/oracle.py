@@ -1,0 +1,108 @@
+"""What the rules mean, written a second time in plain Python: over objects in memory, with sets, without SQL."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from annotomy.projects.attributes import ATTRIBUTES, normalised
+
+
+@dataclass(frozen=True)
+class Instance:
+    study: str
+    series: str
+    sop: str
+    attributes: dict[str, list[str]] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One rule as it was sent."""
+
+    effect: str
+    level: str
+    attribute: str
+    operator: str
+    value: object
+    role: str | None = None
+    user_id: UUID | None = None
+    valid_from: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass
+class Project:
+    held: set[tuple[str, str | None, str | None]]
+    """(study, series, instance): whole studies, whole series, single instances."""
+    rules: list[Policy]
+    role: str
+    """Of the person that is asked about."""
+    reads: bool
+    valid: bool
+
+
+def sees(person: UUID, projects: list[Project], archive: list[Instance], one: Instance, now: datetime) -> bool:
+    return any(_sees_in(person, project, archive, one, now) for project in projects)
+
+
+def _sees_in(person: UUID, project: Project, archive: list[Instance], one: Instance, now: datetime) -> bool:
+    places = {(one.study, None, None), (one.study, one.series, None), (one.study, one.series, one.sop)}
+    if not (project.valid and project.reads and project.held & places):
+        return False
+    if not project.rules:
+        return True
+    mine = [
+        rule
+        for rule in project.rules
+        if rule.role in (None, project.role)
+        and rule.user_id in (None, person)
+        and (rule.valid_from is None or rule.valid_from <= now)
+        and (rule.expires_at is None or rule.expires_at > now)
+    ]
+    matching = {rule.effect for rule in mine if _matches(rule, archive, one)}
+    if "DENY" in matching:
+        return False
+    if any(rule.effect == "LIMIT" for rule in mine) and "LIMIT" not in matching:
+        return False
+    return "ALLOW" in matching
+
+
+def _matches(rule: Policy, archive: list[Instance], one: Instance) -> bool:
+    """The values are those of everything in the object that the rule looks at: the study, the series, the instance."""
+    if rule.level == "STUDY":
+        within = [other for other in archive if other.study == one.study]
+    elif rule.level == "SERIES":
+        within = [other for other in archive if other.series == one.series]
+    else:
+        within = [one]
+    values = {
+        text
+        for other in within
+        for raw in other.attributes.get(rule.attribute, [])
+        if (text := normalised(rule.attribute, raw))
+    }
+
+    def term(value: object) -> str:
+        return normalised(rule.attribute, str(value))
+
+    match rule.operator:
+        case "PRESENT":
+            return bool(values) == rule.value
+        case "EQ":
+            return term(rule.value) in values
+        case "NE":
+            return term(rule.value) not in values
+        case "CONTAINS":
+            return any(term(rule.value) in value for value in values)
+        case "IN":
+            assert isinstance(rule.value, list)
+            return bool(values & {term(value) for value in rule.value})
+        case "RANGE":
+            assert isinstance(rule.value, list)
+            low, high = (term(bound) if bound else "" for bound in rule.value)
+            return any((not low or value >= low) and (not high or value <= high) for value in values)
+        case _:
+            raise AssertionError(rule.operator)
+
+
+assert set(ATTRIBUTES) >= {"Modality", "StudyDate", "PatientID", "SOPClassUID"}

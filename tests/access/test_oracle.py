@@ -1,0 +1,214 @@
+"""For random policies and data, what SQL shows is what a plain Python oracle says, whichever door one comes through:
+the list of what a person sees is exactly the set of objects that the person can get."""
+
+import random
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from annotomy.actor import SYSTEM, Actor
+from annotomy.projects.access import visible_instances, visible_series, visible_studies
+from annotomy.projects.attributes import ATTRIBUTES, normalised
+from tests.access import oracle
+from tests.access.archives import VALUES, as_objects, invent, store
+from tests.support.application import Application
+
+ROLES = {"viewer": True, "annotator": True, "auditor": False, "data_manager": True}
+"""Whether each reads studies."""
+POLICIES_EACH = 12
+STUDIES = 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_sql_shows_what_the_oracle_says_through_every_door(application: Application, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - reproducible on purpose
+    services = application.services
+    admin, person = await application.add_user("admin"), await application.add_user("person")
+    admin_headers, headers = await application.headers("admin"), await application.headers("person")
+    made = invent(chance, STUDIES)
+    archive = as_objects(made)
+    await store(services, admin, made)
+    for _ in range(POLICIES_EACH):
+        projects = [
+            await _project(application, chance, admin_headers, person, archive) for _ in range(chance.randint(1, 2))
+        ]
+        now = services.clock.now()
+        expected = {one for one in archive if oracle.sees(person.user_id, projects, archive, one, now)}
+        await _compare_sql(application, person, expected)
+        await _compare_doors(application, headers, archive, expected)
+        await _forget(application)
+
+
+async def _project(
+    application: Application,
+    chance: random.Random,
+    admin_headers: dict[str, str],
+    person: Actor,
+    archive: list[oracle.Instance],
+) -> oracle.Project:
+    """A project with random holdings, rules and membership, made through the API; the order of steps is random as well."""
+    client = application.client
+    made = await client.post("/api/v1/projects", json={"name": "p"}, headers=admin_headers)
+    url = f"/api/v1/projects/{made.json()['id']}"
+    held: set[tuple[str, str | None, str | None]] = set()
+    for one in chance.sample(archive, chance.randint(0, len(archive))):
+        held.add(
+            chance.choice([(one.study, None, None), (one.study, one.series, None), (one.study, one.series, one.sop)])
+        )
+    now = application.services.clock.now()
+    rules = [_rule(chance, person.user_id, now) for _ in range(chance.choice([0, 1, 2, 3, 5, 8]))]
+    if rules and chance.random() < 0.6:
+        rules.append(oracle.Policy("ALLOW", "STUDY", "PatientID", "PRESENT", True))
+    role, valid = chance.choice(list(ROLES)), chance.random() < 0.9
+    expires_at = None if valid else (now - timedelta(hours=1)).isoformat()
+
+    async def join() -> None:
+        body = {"user_id": str(person.user_id), "role": role, "expires_at": expires_at}
+        answer = await client.post(f"{url}/members", json=body, headers=admin_headers)
+        assert answer.status_code == 201, answer.text
+
+    async def hold(place: tuple[str, str | None, str | None]) -> None:
+        names = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+        answer = await client.post(f"{url}/studies", json=dict(zip(names, place, strict=True)), headers=admin_headers)
+        assert answer.status_code == 201, answer.text
+
+    async def rule(one: oracle.Policy) -> None:
+        body = {name: str(value) if isinstance(value, UUID) else value for name, value in asdict(one).items()}
+        for name in ("valid_from", "expires_at"):
+            moment: Any = body[name]
+            body[name] = moment and moment.isoformat()
+        answer = await client.post(f"{url}/rules", json=body, headers=admin_headers)
+        assert answer.status_code == 201, answer.text
+
+    steps: list[Any] = [*((hold, place) for place in held), *((rule, one) for one in rules)]
+    chance.shuffle(steps)
+    at = chance.randint(0, len(steps))
+    for step, argument in steps[:at]:
+        await step(argument)
+    await join()
+    for step, argument in steps[at:]:
+        await step(argument)
+    return oracle.Project(held, rules, role, ROLES[role], valid)
+
+
+def _rule(chance: random.Random, person: UUID, now: datetime) -> oracle.Policy:
+    attribute = chance.choice(list(VALUES))
+    values = [value.split("\\")[0] for value in VALUES[attribute] if value]
+    operator = chance.choice(["EQ", "NE", "CONTAINS", "RANGE", "IN", "PRESENT"])
+    value: object
+    match operator:
+        case "PRESENT":
+            value = chance.random() < 0.5
+        case "IN":
+            value = chance.sample(values, chance.randint(1, len(values)))
+        case "RANGE":
+            low, high = sorted(chance.choices(values, k=2), key=lambda text: normalised(attribute, text))
+            value = chance.choice([[low, high], [low, ""], ["", high]])
+        case "CONTAINS" if ATTRIBUTES[attribute].kind == "text":
+            text = chance.choice(values)
+            value = text[: chance.randint(1, len(text))].strip() or text
+        case _:
+            value = chance.choice(values)
+    from_now = chance.choice([None, None, None, timedelta(hours=-2), timedelta(hours=2)])
+    until = chance.choice([None, None, None, timedelta(hours=-1), timedelta(hours=3)])
+    return oracle.Policy(
+        effect=chance.choice(["ALLOW", "ALLOW", "ALLOW", "LIMIT", "DENY"]),
+        level=chance.choice(["STUDY", "SERIES", "INSTANCE"]),
+        attribute=attribute,
+        operator=operator,
+        value=value,
+        role=chance.choice([None, None, None, *ROLES]),
+        user_id=chance.choice([None, None, None, person]),
+        valid_from=None if from_now is None or (until is not None and until < from_now) else now + from_now,
+        expires_at=None if until is None else now + until,
+    )
+
+
+async def _compare_sql(application: Application, person: Actor, expected: set[oracle.Instance]) -> None:
+    sops, series, studies = ({getattr(one, level) for one in expected} for level in ("sop", "series", "study"))
+    db = application.services.db
+    async with db.read(person) as tx:  # the second wall alone
+        assert await _column(tx, "select sop_instance_uid from instances") == sops
+        assert await _column(tx, "select series_instance_uid from series") == series
+        assert await _column(tx, "select study_instance_uid from studies") == studies
+    connection = await asyncpg.connect(db.url)
+    try:  # the first wall alone: row-level security is taken down in a transaction that is rolled back
+        await connection.execute("begin")
+        for table in ("studies", "series", "instances"):
+            await connection.execute(f"alter table {table} disable row level security")
+        await connection.execute(f"set local app.actor = '{person.user_id}'")
+        assert (
+            await _column(connection, f"select sop_instance_uid from instances i where {visible_instances('i')}")
+            == sops
+        )
+        assert (
+            await _column(connection, f"select series_instance_uid from series se where {visible_series('se')}")
+            == series
+        )
+        found = await _column(connection, f"select study_instance_uid from studies st where {visible_studies('st.id')}")
+        assert found == studies
+        await connection.execute("rollback")
+    finally:
+        await connection.close()
+
+
+async def _forget(application: Application) -> None:
+    """The projects of this round; what they held stays in the administrator's inbox."""
+    async with application.services.db.write(SYSTEM) as tx:
+        await tx.execute("delete from projects where inbox_of is null")
+
+
+async def _column(tx: Any, sql: str) -> set[str]:
+    rows = await tx.fetch(sql)
+    assert len(rows) == len({row[0] for row in rows}), "each object is listed once"
+    return {row[0] for row in rows}
+
+
+async def _compare_doors(
+    application: Application, headers: dict[str, str], archive: list[oracle.Instance], expected: set[oracle.Instance]
+) -> None:
+    client = application.client
+
+    async def listed(path: str) -> list[dict[str, Any]]:
+        answer = await client.get(f"/dicom-web/{path}?limit=5000", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def gets(path: str) -> bool:
+        answer = await client.get(f"/dicom-web/studies/{path}/metadata", headers=headers)
+        assert answer.status_code in (200, 404), answer.text
+        if answer.status_code == 200:  # what comes with it is visible as well
+            assert {_value(one, "00080018") for one in answer.json()} <= {one.sop for one in expected}
+        return answer.status_code == 200
+
+    assert {_value(row, "00080018") for row in await listed("instances")} == {one.sop for one in expected}
+    series = await listed("series")
+    assert {_value(row, "0020000E") for row in series} == {one.series for one in expected}
+    for row in series:
+        inside = [one for one in expected if one.series == _value(row, "0020000E")]
+        assert _value(row, "00201209") == len(inside)
+    studies = await listed("studies")
+    assert {_value(row, "0020000D") for row in studies} == {one.study for one in expected}
+    for row in studies:
+        inside = [one for one in expected if one.study == _value(row, "0020000D")]
+        assert _value(row, "00201206") == len({one.series for one in inside})
+        assert _value(row, "00201208") == len(inside)
+        assert sorted(row["00080061"].get("Value", [])) == sorted({one.attributes["Modality"][0] for one in inside})
+    for modality in VALUES["Modality"]:
+        found = await client.get(f"/dicom-web/studies?ModalitiesInStudy={modality}", headers=headers)
+        having = {one.study for one in expected if one.attributes["Modality"] == [modality]}
+        assert {_value(row, "0020000D") for row in found.json()} == having
+    for one in archive:
+        assert await gets(f"{one.study}/series/{one.series}/instances/{one.sop}") == (one in expected)
+    for study, one_series in {(one.study, one.series) for one in archive}:
+        assert await gets(f"{study}/series/{one_series}") == any(one.series == one_series for one in expected)
+    for study in {one.study for one in archive}:
+        assert await gets(study) == any(one.study == study for one in expected)
+
+
+def _value(row: dict[str, Any], tag: str) -> Any:
+    return row[tag]["Value"][0]

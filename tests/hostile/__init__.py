@@ -1,0 +1,1 @@
+"""Files and requests made to break a server; generated here, none is kept as a file."""
