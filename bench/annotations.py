@@ -1,4 +1,4 @@
-"""Annotations as JSON: create, read one, list 50 of a study, over 1 and 4 connections; beside FastAPI with SQLAlchemy."""
+"""Annotations as JSON: create, read one, list 50 and 5,000 of a study, 1 and 16 connections; beside FastAPI with SQLAlchemy."""
 
 import json
 import secrets
@@ -12,10 +12,16 @@ from bench.stow import MULTIPART_JSON, store_path, stored
 
 STUDIES = 20
 ANNOTATIONS_PER_STUDY = 50
+LARGE_STUDY = STUDIES
+"""The number of the study that has many annotations."""
+MANY = 5000
 REQUESTS = 200
+LONG_LISTS = 20
+IMAGE_SIZE = 512
 SALT = 9
 POINTS = [[round(100 + 1.37 * n, 2), round(200 + 0.73 * n, 2)] for n in range(40)]
 PATH = "/api/v1/annotations"
+JSON = {"Content-Type": "application/json"}
 
 
 def run(runs: int, alone: bool) -> None:
@@ -27,43 +33,60 @@ def run(runs: int, alone: bool) -> None:
         comparison = Comparison(
             "annotations",
             servers,
-            "a polygon of 40 points; ours also checks the credential and the right, writes a version and an event; the peer "
-            "has neither. The same PostgreSQL build and settings; ours runs its default number of processes, the peer one",
+            "a polygon of 40 points on a 512 x 512 CT image; ours also checks the credential, the right and the geometry, "
+            "measures area and values under the region, writes a version and an event; the peer does none of these. List 5000 "
+            "is a summary without geometry here, and the same list of all at the peer, which has no other. The same "
+            "PostgreSQL build and settings; ours runs its default number of processes, the peer one",
         )
 
         def create(n: int, server: Server) -> Request:
-            return Request("POST", PATH, _status(201), _body(server, n), {"Content-Type": "application/json"})
+            return Request("POST", PATH, _annotation(201), _body(server, n % STUDIES), JSON)
 
         def read(n: int, server: Server) -> Request:
             ids = known[server.name]
-            return Request("GET", f"{PATH}/{ids[n * 37 % len(ids)]}", _status(200))
+            return Request("GET", f"{PATH}/{ids[n * 37 % len(ids)]}", _annotation(200))
 
         def listing(n: int, server: Server) -> Request:
             study = corpus.uid(1, SALT, n % STUDIES)
             path = f"{PATH}?study_instance_uid={study}&limit=50&project_id={server.project_id}"
-            return Request("GET", path, _items(ANNOTATIONS_PER_STUDY))
+            return Request("GET", path, _items(ANNOTATIONS_PER_STUDY, "geometry"))
+
+        def many(n: int, server: Server) -> Request:
+            del n
+            study = corpus.uid(1, SALT, LARGE_STUDY)
+            path = f"{PATH}?study_instance_uid={study}&limit={MANY}&project_id={server.project_id}&view=summary"
+            return Request("GET", path, _items(MANY, "id"))
 
         kinds = {"read one": read, "list 50": listing, "create": create}
         comparison.alternate(
-            runs, [(f"{kind}, {c} connections", _ask(make, c)) for kind, make in kinds.items() for c in (1, 4)]
+            runs,
+            [
+                *[
+                    (f"{kind}, {c} connections", _ask(make, c, REQUESTS))
+                    for kind, make in kinds.items()
+                    for c in (1, 16)
+                ],
+                ("list 5000, 1 connection", _ask(many, 1, LONG_LISTS)),
+            ],
         )
         comparison.finish()
 
 
-def _ask(make: Callable[[int, Server], Request], connections: int) -> Callable[[Server, int], Sample]:
+def _ask(make: Callable[[int, Server], Request], connections: int, requests: int) -> Callable[[Server, int], Sample]:
     def measure(server: Server, run: int) -> Sample:
-        return send_all(server, [make(run * 17 + n, server) for n in range(REQUESTS)], connections=connections)
+        return send_all(server, [make(run * 17 + n, server) for n in range(requests)], connections=connections)
 
     return measure
 
 
 def _fill(server: Server) -> list[str]:
-    """The studies (ours checks that they exist) and 50 annotations on each; their ids."""
+    """The studies (ours measures on their images), 50 annotations on each of the small ones; their ids."""
     if server.project_id:
         archive = server.at("/dicom-web")
-        instances = [one for n in range(STUDIES) for one in corpus.study(SALT, instances=1, size=16, number=n)]
+        numbers = range(STUDIES + 1)
+        instances = [one for n in numbers for one in corpus.study(SALT, instances=1, size=IMAGE_SIZE, number=n)]
         body = corpus.multipart(instances)
-        send_all(archive, [Request("POST", store_path(archive), stored(STUDIES), body, MULTIPART_JSON)])
+        send_all(archive, [Request("POST", store_path(archive), stored(len(numbers)), body, MULTIPART_JSON)])
     ids: list[str] = []
 
     def remember(status: int, body: bytes) -> str | None:
@@ -72,9 +95,14 @@ def _fill(server: Server) -> list[str]:
         ids.append(json.loads(body)["id"])
         return None
 
-    headers = {"Content-Type": "application/json"}
     total = STUDIES * ANNOTATIONS_PER_STUDY
-    send_all(server, [Request("POST", PATH, remember, _body(server, n), headers) for n in range(total)])
+    send_all(server, [Request("POST", PATH, remember, _body(server, n % STUDIES), JSON) for n in range(total)])
+    one = _body(server, LARGE_STUDY)
+    if server.project_id:
+        batch = b'{"items":[' + b",".join([one] * 1000) + b"]}"
+        send_all(server, [Request("POST", f"{PATH}/batch", _batch(1000), batch, JSON)] * (MANY // 1000))
+    else:
+        send_all(server, [Request("POST", PATH, _annotation(201), one, JSON)] * MANY, connections=4)
     return ids
 
 
@@ -82,9 +110,9 @@ def _body(server: Server, n: int) -> bytes:
     return json.dumps(
         {
             "project_id": server.project_id or secrets.token_hex(8),
-            "study_instance_uid": corpus.uid(1, SALT, n % STUDIES),
-            "series_instance_uid": corpus.uid(2, SALT, n % STUDIES * 100),
-            "sop_instance_uid": corpus.uid(3, SALT, n % STUDIES * 100_000),
+            "study_instance_uid": corpus.uid(1, SALT, n),
+            "series_instance_uid": corpus.uid(2, SALT, n * 100),
+            "sop_instance_uid": corpus.uid(3, SALT, n * 100_000),
             "frame_number": 1,
             "kind": "measurement",
             "geometry": {"type": "polygon", "space": "pixel", "points": POINTS},
@@ -92,19 +120,29 @@ def _body(server: Server, n: int) -> bytes:
     ).encode()
 
 
-def _status(expected: int) -> Callable[[int, bytes], str | None]:
+def _annotation(expected: int) -> Callable[[int, bytes], str | None]:
     def check(status: int, body: bytes) -> str | None:
-        if status != expected or not json.loads(body).get("id"):
+        if status != expected or json.loads(body)["geometry"]["points"] != POINTS:
             return f"status {status}: {body[:300]!r}"
         return None
 
     return check
 
 
-def _items(at_least: int) -> Callable[[int, bytes], str | None]:
+def _batch(count: int) -> Callable[[int, bytes], str | None]:
     def check(status: int, body: bytes) -> str | None:
-        if status != 200 or len(json.loads(body)["items"]) < at_least:
+        if status != 200 or json.loads(body)["succeeded"] != count:
             return f"status {status}: {body[:300]!r}"
+        return None
+
+    return check
+
+
+def _items(count: int, member: str) -> Callable[[int, bytes], str | None]:
+    def check(status: int, body: bytes) -> str | None:
+        items = json.loads(body)["items"] if status == 200 else []
+        if len(items) != count or not all(item[member] for item in items):
+            return f"status {status}, {len(items)} items: {body[:300]!r}"
         return None
 
     return check

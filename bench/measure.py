@@ -49,6 +49,7 @@ class Sample:
             "requests_per_s": count / self.seconds,
             "p50_ms": ordered[count // 2],
             "p95_ms": ordered[min(count - 1, int(count * 0.95))],
+            "p99_ms": ordered[min(count - 1, int(count * 0.99))],
             "cpu_ms_per_request": 1000 * self.cpu_s / count,
             "received_mb_per_s": self.received_bytes / self.seconds / 1e6,
             "sent_mb_per_s": self.sent_bytes / self.seconds / 1e6,

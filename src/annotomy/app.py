@@ -16,6 +16,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
+from annotomy.annotations import batch_routes, draft_routes, exchange_routes, label_routes, list_routes
+from annotomy.annotations.routes import router as annotations_router
 from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
 from annotomy.collaboration.live import LiveUpdates, live_updates
@@ -70,6 +72,13 @@ API_ROUTERS: list[Any] = [
     access_router,
     uploads_router,
     manifests_router,
+    annotations_router,
+    list_routes.router,
+    batch_routes.router,
+    draft_routes.router,
+    exchange_routes.router,
+    label_routes.router,
+    label_routes.settings_router,
     segmentations_router,
     *inference_routers,
     audit_router,

@@ -1,33 +1,121 @@
-"""`Idempotency-Key`: a write that a client sends again is answered as the first time and done once.
+"""`Idempotency-Key`: a write that is sent again answers as it did the first time, and is done once.
 
-The answer is kept in the transaction of the write itself, so it exists exactly when the write does. Two equal requests
-under way at once take turns. Keys belong to who sent them and to one route.
+The answer is remembered in the transaction of the write, so that both exist or neither. Keys belong to one principal and
+one route. An edge asks `replay` before it prepares anything, `claim` at the start of the write transaction, and tells
+`remember` at its end; `once` does all of that around one operation in one transaction.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
+from blake3 import blake3
 
-from annotomy.db.engine import WriteTx
+from annotomy.actor import Actor
+from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import BadRequest, Problem
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-MAX_KEY_CHARACTERS = 255
-KEPT = timedelta(hours=24)
-"""Longer than any client goes on trying; after it a key is new again."""
+KEPT_HOURS = 72
+"""A client that has not learned its answer after a weekend begins anew."""
+MAX_KEY = 255
+MAX_BODY_BYTES = 4 << 20
+"""Larger answers are not remembered whole; routes with such answers take no key."""
+FORGOTTEN_AT_ONCE = 20
+"""Expired keys that one keyed write clears: the table shrinks faster than it grows, and no write waits for it."""
 
 
 class IdempotencyKeyReused(Problem):
-    """The key was sent before with another body. Use a new key for each new request."""
+    """The key was used for another request on this route. Make a new key for each new request; send the old one only to repeat."""
 
     slug = "idempotency-key-reused"
-    title = "This Idempotency-Key belongs to another request"
+    title = "The key belongs to another request"
     status = 422
+
+
+class IdempotencyKeyInFlight(Problem):
+    """The first request with this key is still being answered. Wait a moment and send it again."""
+
+    slug = "idempotency-key-in-flight"
+    title = "The first request is not answered yet"
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """One request under a key."""
+
+    actor: Actor
+    route: str
+    key: str
+    fingerprint: bytes
+
+    @property
+    def lock(self) -> int:
+        name = f"{self.actor.user_id} {self.route} {self.key}"
+        return int.from_bytes(blake3(name.encode()).digest(8), "little", signed=True)
+
+
+def keyed(actor: Actor, route: str, key: str | None, body: bytes) -> Keyed | None:
+    """None without a key. `route` is method and path, `body` what tells one request from another."""
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_KEY or not key.isprintable():
+        raise BadRequest(f"Idempotency-Key has 1 to {MAX_KEY} printable characters.")
+    return Keyed(actor, route, key, blake3(body).digest())
+
+
+async def replay(tx: ReadTx, asked: Keyed | None) -> Answer | None:
+    """The answer of the first time. Raises IdempotencyKeyReused when that was to another request."""
+    if asked is None:
+        return None
+    row = await tx.fetchrow(
+        "select fingerprint, status, headers, body from idempotency_keys where principal_id = $1 and route = $2 and key = $3"
+        f" and created_at > now() - interval '{KEPT_HOURS} hours'",
+        asked.actor.user_id, asked.route, asked.key,
+    )  # fmt: skip
+    if row is None:
+        return None
+    if row["fingerprint"] != asked.fingerprint:
+        raise IdempotencyKeyReused("This Idempotency-Key was sent with another request.")
+    headers: dict[str, Any] = row["headers"]
+    return Answer(row["status"], row["body"], {**headers, "Idempotency-Replayed": "true"})
+
+
+async def claim(tx: WriteTx, asked: Keyed | None) -> Answer | None:
+    """Holds the key until the transaction ends. Raises IdempotencyKeyInFlight when another holds it."""
+    if asked is None:
+        return None
+    if not await tx.fetchval("select pg_try_advisory_xact_lock($1)", asked.lock):
+        raise IdempotencyKeyInFlight("The first request with this Idempotency-Key is being answered.")
+    return await replay(tx, asked)
+
+
+async def remember(tx: WriteTx, asked: Keyed | None, answer: Answer) -> None:
+    if asked is None:
+        return
+    assert len(answer.body) <= MAX_BODY_BYTES, "routes with large answers take no key"
+    await tx.execute(
+        f"delete from idempotency_keys where ctid = any(array(select ctid from idempotency_keys"
+        f" where created_at < now() - interval '{KEPT_HOURS} hours' order by created_at limit {FORGOTTEN_AT_ONCE}"
+        " for update skip locked))"
+    )
+    await tx.execute(
+        "insert into idempotency_keys (principal_id, route, key, fingerprint, status, headers, body)"
+        " values ($1, $2, $3, $4, $5, $6, $7) on conflict (principal_id, route, key) do update set"
+        " fingerprint = excluded.fingerprint, status = excluded.status, headers = excluded.headers, body = excluded.body,"
+        " created_at = now()",
+        asked.actor.user_id, asked.route, asked.key, asked.fingerprint, answer.status, answer.headers, answer.body,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +126,13 @@ class IdempotentRequest:
     route: str
     body: Any
 
-    def fingerprint(self) -> bytes:
-        return hashlib.sha256(msgspec.json.encode(self.body, order="deterministic")).digest()
-
 
 async def once(tx: WriteTx, request: IdempotentRequest, kind: type[T], operation: Callable[[], Awaitable[T]]) -> T:
     """The operation's answer, or the answer that it gave when this key came first. Without a key it simply runs."""
-    key = request.key
-    if key is None:
-        return await operation()
-    if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
-        raise BadRequest(f"Idempotency-Key has 1 to {MAX_KEY_CHARACTERS} characters.")
-    owner = tx.actor.user_id
-    await tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 1))", f"{owner} {request.route} {key}")
-    known = await tx.fetchrow(
-        "select fingerprint, body from idempotency_keys where principal_id = $1 and route = $2 and key = $3"
-        " and created_at > now() - $4::interval",
-        owner, request.route, key, KEPT,
-    )  # fmt: skip
+    asked = keyed(tx.actor, request.route, request.key, msgspec.json.encode(request.body, order="deterministic"))
+    known = await claim(tx, asked)
     if known is not None:
-        if known["fingerprint"] != request.fingerprint():
-            raise IdempotencyKeyReused("This key was used for a request with another body.")
-        return msgspec.json.decode(known["body"], type=kind)
+        return msgspec.json.decode(known.body, type=kind)
     answer = await operation()
-    await tx.execute(
-        "delete from idempotency_keys where principal_id = $1 and created_at <= now() - $2::interval", owner, KEPT
-    )
-    await tx.execute(
-        "insert into idempotency_keys (principal_id, key, route, fingerprint, status, body) values ($1, $2, $3, $4, $5, $6)",
-        owner, key, request.route, request.fingerprint(), 200, msgspec.json.encode(answer),
-    )  # fmt: skip
+    await remember(tx, asked, Answer(200, msgspec.json.encode(answer), {}))
     return answer

@@ -95,10 +95,12 @@ create table idempotency_keys (
   route text not null,
   fingerprint bytea not null,
   status integer not null,
+  headers jsonb not null default '{}',
   body bytea not null,
   created_at timestamptz not null default now(),
   primary key (principal_id, route, key)
 );
+create index idempotency_keys_by_age on idempotency_keys (created_at);
 
 -- identity -----------------------------------------------------------------------------------------------------------
 create table users (
@@ -474,36 +476,109 @@ create table upload_files (
 );
 
 -- annotations --------------------------------------------------------------------------------------------------------
-create table annotations (
+create table annotations (                     -- what stands now; annotation_versions holds all that ever stood
   id uuid primary key,
   project_id uuid not null references projects,
+  study_id bigint,                             -- while the archive holds the study (see the triggers); null: the images live elsewhere
   study_instance_uid text collate "C" not null,
   series_instance_uid text collate "C",
   sop_instance_uid text collate "C",
   frame_number integer check (frame_number >= 1),
-  kind text not null,
-  geometry jsonb not null,
-  label jsonb,
-  measurements jsonb not null default '[]',
+  tracking_uid text collate "C" not null,      -- in DICOM SR (112040, DCM): the same finding over exports and imports
+  kind text collate "C" not null,
+  geometry_type text collate "C" not null,
+  geometry json not null,                      -- kept as text, which answers hand on; as it was drawn: {"type", "space", "points", "closed"?}
+  mapped_geometry json,                        -- the same in the other space, where the frame's place is known
+  label jsonb,                                 -- a text, or {"value", "scheme", "meaning"}
+  label_code text collate "C" generated always as (coalesce(label ->> 'value', label #>> '{}')) stored,
+  attributes jsonb not null default '{}',
+  measurements json not null default '[]',     -- computed here, and reported by clients
   description text not null default '',
-  state text not null default 'draft' check (state in ('draft', 'submitted', 'approved', 'rejected')),
+  state text collate "C" not null default 'draft' check (state in ('draft', 'submitted', 'approved', 'rejected')),
   created_by uuid not null references users,
   updated_by uuid not null references users,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   deleted_at timestamptz,
-  version integer not null default 1
+  version integer not null default 1,
+  search_nfd text generated always as (normalize(lower(description || ' ' || coalesce(label ->> 'meaning', '') || ' ' || coalesce(label ->> 'value', label #>> '{}', '')), NFD)) stored
 );
-create index annotations_of_study on annotations (project_id, study_instance_uid, id);
-create index annotations_of_series on annotations (project_id, series_instance_uid, id);
-create table annotation_versions (
+create index annotations_of_project on annotations (project_id, id);
+create index annotations_of_study on annotations (study_instance_uid, project_id, id);
+create index annotations_of_series on annotations (series_instance_uid, project_id, id);
+create index annotations_of_author on annotations (created_by, id);
+create index annotations_search on annotations using gin (search_nfd gin_trgm_ops);
+create table annotation_versions (             -- never updated, never deleted: 1, 2, 3 ... without a gap
   annotation_id uuid not null references annotations,
   version integer not null,
-  content jsonb not null,
+  action text not null check (action in ('create', 'import', 'edit', 'submit', 'approve', 'reject', 'reopen', 'delete', 'restore')),
+  changed text[] not null,                     -- names of the members that differ from the version before
+  content json not null,
   why text not null default '',
-  created_by uuid not null,
+  created_by uuid not null references users,
   created_at timestamptz not null default now(),
   primary key (annotation_id, version)
+);
+create function refuse_annotation_history_change() returns trigger language plpgsql as $$
+begin
+  raise exception 'the history of annotations is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger append_only before update or delete on annotation_versions
+  for each row execute function refuse_annotation_history_change();
+-- Annotations may be older than their study's arrival, and outlive it. The lock makes one that is created at the same moment
+-- wait for the study's row, or the study for it.
+create function bind_annotations_to_study() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'INSERT' then
+    perform pg_advisory_xact_lock(hashtextextended(new.study_instance_uid, 0));
+    update annotations set study_id = new.id where study_instance_uid = new.study_instance_uid;
+  else
+    update annotations set study_id = null where study_instance_uid = old.study_instance_uid;
+  end if;
+  return null;
+end $$;
+create trigger bind_annotations after insert or delete on studies for each row execute function bind_annotations_to_study();
+-- The key of a stored study, seen or not: what hangs on a hidden study is told apart from what hangs on none.
+create function stored_study(uid text) returns bigint language plpgsql as $$
+declare
+  actor text := current_setting('app.actor', true);
+  found_id bigint;
+begin
+  perform set_config('app.actor', '00000000-0000-0000-0000-000000000000', true);
+  select id into found_id from studies where study_instance_uid = uid;
+  perform set_config('app.actor', actor, true);
+  return found_id;
+end $$;
+create table annotation_settings (             -- of a project; no row: the defaults
+  project_id uuid primary key references projects on delete cascade,
+  review_own boolean not null default false,   -- may a reviewer approve what they drew themselves?
+  updated_at timestamptz not null default now()
+);
+create table labels (                          -- a project's label set: with one, annotations take their label from it
+  id uuid primary key,
+  project_id uuid not null references projects on delete cascade,
+  value text collate "C" not null,
+  scheme text collate "C" not null,
+  meaning text not null,
+  name_en text not null,
+  name_ko text not null,
+  color text not null,                         -- #rrggbb
+  attributes jsonb not null default '[]',      -- [{"name", "type", "choices"?, "required", "label_en", "label_ko"}]
+  required text[] not null default '{}',       -- members of an annotation that must be filled in: description, geometry
+  position integer not null default 0,
+  retired_at timestamptz,                      -- kept for what carries it, not offered any more
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  version integer not null default 1,
+  unique (project_id, scheme, value)
+);
+create table annotation_drafts (               -- autosaved, unfinished work: one's own alone
+  user_id uuid not null references users,
+  study_instance_uid text collate "C" not null,
+  key text collate "C" not null,
+  content bytea not null,
+  saved_at timestamptz not null default now(),
+  primary key (user_id, study_instance_uid, key)
 );
 
 -- segmentations ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Annotations: points, lines, regions and labels on studies, in versions that nothing removes."""

@@ -1,0 +1,72 @@
+"""Who may do what with annotations: the one place where this feature asks `projects/access.py`.
+
+A reading of rows carries `readable` and comes from `SEEN`; whatever it does not find does not exist for the actor. Annotations
+on a study that the archive holds are seen by who sees the study, and the series where one is named, in the project; those
+on images that live elsewhere, by the members whose role reads them.
+"""
+
+from enum import StrEnum
+from uuid import UUID
+
+from annotomy.db.engine import ReadTx
+from annotomy.errors import NotFound
+from annotomy.projects.access import Permission, require, require_own_or_all, visible_work
+
+
+class Action(StrEnum):
+    CREATE = "create"
+    READ = "read"
+    EDIT = "edit"
+    DELETE = "delete"
+    REVIEW = "review"
+    MANAGE = "manage"
+
+
+_OF_PROJECT = {
+    Action.CREATE: Permission.ANNOTATION_WRITE,
+    Action.READ: Permission.ANNOTATION_READ,
+    Action.REVIEW: Permission.REVIEW,
+    Action.MANAGE: Permission.PROJECT_MANAGE,
+}
+
+
+async def require_right(tx: ReadTx, action: Action, project_id: UUID, *, owner_id: UUID | None = None) -> None:
+    """Raises NotFound where the object is not the actor's to know, else Forbidden.
+
+    `owner_id` is the annotation's author: reading, editing and deleting tell one's own from everybody's.
+    """
+    if owner_id is not None and action in (Action.READ, Action.EDIT, Action.DELETE):
+        await require_own_or_all(tx, tx.actor, f"annotation.{action.value}", project_id, owner_id)
+        return
+    await require(tx, tx.actor, _OF_PROJECT[action], project_id)
+
+
+SEEN = """left join lateral (select true as yes from visibility v where v.study_id = a.study_id and v.project_id = a.project_id
+ and (v.series_id is null or a.series_instance_uid is null
+      or v.series_id = (select id from series where series_instance_uid = a.series_instance_uid)) limit 1) seen on true"""
+"""Joins each annotation `a` with whether its study, and its series, are visible. A lateral join, whose answer for the study
+that most rows of a list share is remembered; as a condition, PostgreSQL would collect all visible studies for each list."""
+
+
+def readable(alias: str) -> str:
+    """The predicate that every read of annotations carries, besides the join `SEEN`."""
+    return (
+        f"({alias}.study_id is null or seen.yes)"
+        f" and {visible_work('annotation', f'{alias}.project_id', f'{alias}.created_by')}"
+    )
+
+
+async def require_target(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:
+    """The key of the study that an annotation is to hang on, or None when the archive does not hold it.
+
+    Raises NotFound when it does, but the actor does not see it in this project: nobody writes on hidden studies.
+    """
+    row = await tx.fetchrow(
+        "select stored_study($1) as study_id, exists (select from visibility v where v.project_id = $2"
+        " and v.study_id = (select id from studies where study_instance_uid = $1)) as visible",
+        study_instance_uid, project_id,
+    )  # fmt: skip
+    assert row is not None
+    if row["study_id"] is not None and not row["visible"]:
+        raise NotFound("There is no such study in this project.")
+    return row["study_id"]
