@@ -102,6 +102,17 @@ async def add_founder(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
     )  # fmt: skip
 
 
+async def add_service_member(tx: WriteTx, project_id: UUID, user_id: UUID, role: str) -> None:
+    """For commands of the operator: a service user joins, unless it is a member. The caller has decided the right."""
+    await lock_policy(tx, project_id)
+    await tx.execute(
+        "insert into project_members (project_id, user_id, role, permissions, ruled)"
+        " select id, $2, $3, $4, ruled from projects where id = $1 on conflict do nothing",
+        project_id, user_id, role, await permissions_of(tx, project_id, role),
+    )  # fmt: skip
+    await settle_project(tx, project_id)
+
+
 async def _require_administrator(tx: ReadTx, project_id: UUID) -> None:
     if not await tx.fetchval(
         f"select exists (select from project_members m where m.project_id = $1 and 'project.manage' = any (m.permissions)"
