@@ -179,17 +179,18 @@ async def test_state_goes_its_way_by_who_may(application: Application) -> None:
     annotator = Editor(application, await application.headers("annotator"))
     reviewer = Editor(application, await application.headers("reviewer"))
     assert (await annotator.change(segmentation_id, 1, state="approved")).status_code == 409
-    assert (await annotator.change(segmentation_id, 1, state="submitted", why="ready")).json()["state"] == "submitted"
-    assert (await annotator.save(segmentation_id, whole({1: ~masks[1]}), 2)).status_code == 409
+    assert (await annotator.change(segmentation_id, 1, state="submitted")).status_code == 403, "somebody else's"
+    assert (await editor.change(segmentation_id, 1, state="submitted", why="ready")).json()["state"] == "submitted"
+    assert (await editor.save(segmentation_id, whole({1: ~masks[1]}), 2)).status_code == 409
     assert (await annotator.change(segmentation_id, 2, state="approved")).status_code == 403
     approved = await reviewer.change(segmentation_id, 2, state="approved", why="good")
     assert (approved.json()["state"], approved.json()["version"]) == ("approved", 3)
     assert (await annotator.change(segmentation_id, 3, state="draft")).status_code == 403
-    assert (await annotator.change(segmentation_id, 3, label="Mine")).status_code == 409
+    assert (await editor.change(segmentation_id, 3, label="Mine")).status_code == 409
     versions = (await editor.get(f"/{segmentation_id}/versions")).json()["items"]
     assert [(v["state"], v["why"], v["created_by_name"]) for v in versions] == [
         ("approved", "good", "reviewer"),
-        ("submitted", "ready", "annotator"),
+        ("submitted", "ready", "owner"),
         ("draft", "", "owner"),
     ]
 
