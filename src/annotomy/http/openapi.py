@@ -39,6 +39,8 @@ def per_level(name: str) -> OperationId:
 def document(app: Litestar) -> Json:
     """OpenAPI 3.1, complete."""
     schema = copy.deepcopy(app.openapi_schema.to_schema())
+    # The framework keeps the paths of one handler in a set: without an order the document differs from start to start.
+    schema["paths"] = dict(sorted(schema["paths"].items()))
     for path, item in schema["paths"].items():
         for operation in (item[method] for method in sorted(_METHODS & item.keys())):
             _add_path_parameters(path, operation)
@@ -75,6 +77,8 @@ def _add_path_parameters(path: str, operation: Json) -> None:
         for name in _PATH_PARAMETER.findall(path)
         if name not in named
     ]
+    # From a set of the framework's, too.
+    parameters.sort(key=lambda one: (one["in"] != "path", path.find(f"{{{one['name']}}}"), one["in"], one["name"]))
     if not parameters:
         del operation["parameters"]
 
@@ -105,8 +109,11 @@ def _schema_30(node: Any) -> Any:
         return [_schema_30(one) for one in node]
     if not isinstance(node, dict):
         return node
-    converted = {key: _schema_30(value) for key, value in node.items()}
-    _null_by_flag(converted)
+    told = dict(node)
+    _null_by_flag(told)
+    converted = {key: _schema_30(value) for key, value in told.items()}
+    if converted.get("type") == "null":
+        converted |= {"type": "string", "nullable": True, "enum": [None]}
     if "const" in converted:
         converted["enum"] = [converted.pop("const")]
     if isinstance(converted.get("examples"), list):
