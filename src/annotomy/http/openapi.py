@@ -70,15 +70,18 @@ class DocumentPlugin(JsonRenderPlugin):
 
 def _add_path_parameters(path: str, operation: Json) -> None:
     """Handlers at several levels take their path as a whole, so the framework sees no parameter in it."""
-    parameters = operation.setdefault("parameters", [])
+    parameters: list[Json] = operation.setdefault("parameters", [])
     named = {one["name"] for one in parameters if one["in"] == "path"}
     parameters += [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PATH_PARAMETER.findall(path)
         if name not in named
     ]
-    # From a set of the framework's, too.
-    parameters.sort(key=lambda one: (one["in"] != "path", path.find(f"{{{one['name']}}}"), one["in"], one["name"]))
+
+    def place(one: Json) -> tuple[bool, int, str, str]:
+        return one["in"] != "path", path.find(f"{{{one['name']}}}"), one["in"], one["name"]
+
+    parameters.sort(key=place)  # they come from a set of the framework's, too
     if not parameters:
         del operation["parameters"]
 
