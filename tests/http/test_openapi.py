@@ -55,6 +55,7 @@ def test_what_may_be_null_stays_so_in_3_0() -> None:
         "several": {"type": ["string", "integer"], "examples": ["a", 1]},
         "one": {"const": "a"},
         "free": {"type": "object", "required": []},
+        "nothing": {"type": "null"},
     }
     old = to_30({"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "components": {"schemas": schemas}})
     assert old["openapi"] == "3.0.3"
@@ -65,6 +66,7 @@ def test_what_may_be_null_stays_so_in_3_0() -> None:
         "several": {"anyOf": [{"type": "string"}, {"type": "integer"}], "nullable": False, "example": "a"},
         "one": {"enum": ["a"]},
         "free": {"type": "object"},
+        "nothing": {"type": "string", "nullable": True, "enum": [None]},
     }
 
 

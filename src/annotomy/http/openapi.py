@@ -39,6 +39,8 @@ def per_level(name: str) -> OperationId:
 def document(app: Litestar) -> Json:
     """OpenAPI 3.1, complete."""
     schema = copy.deepcopy(app.openapi_schema.to_schema())
+    # The framework keeps the paths of one handler in a set: without an order the document differs from start to start.
+    schema["paths"] = dict(sorted(schema["paths"].items()))
     for path, item in schema["paths"].items():
         for operation in (item[method] for method in sorted(_METHODS & item.keys())):
             _add_path_parameters(path, operation)
@@ -68,13 +70,18 @@ class DocumentPlugin(JsonRenderPlugin):
 
 def _add_path_parameters(path: str, operation: Json) -> None:
     """Handlers at several levels take their path as a whole, so the framework sees no parameter in it."""
-    parameters = operation.setdefault("parameters", [])
+    parameters: list[Json] = operation.setdefault("parameters", [])
     named = {one["name"] for one in parameters if one["in"] == "path"}
     parameters += [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PATH_PARAMETER.findall(path)
         if name not in named
     ]
+
+    def place(one: Json) -> tuple[bool, int, str, str]:
+        return one["in"] != "path", path.find(f"{{{one['name']}}}"), one["in"], one["name"]
+
+    parameters.sort(key=place)  # they come from a set of the framework's, too
     if not parameters:
         del operation["parameters"]
 
@@ -105,8 +112,11 @@ def _schema_30(node: Any) -> Any:
         return [_schema_30(one) for one in node]
     if not isinstance(node, dict):
         return node
-    converted = {key: _schema_30(value) for key, value in node.items()}
-    _null_by_flag(converted)
+    told = dict(node)
+    _null_by_flag(told)
+    converted = {key: _schema_30(value) for key, value in told.items()}
+    if converted.get("type") == "null":
+        converted |= {"type": "string", "nullable": True, "enum": [None]}
     if "const" in converted:
         converted["enum"] = [converted.pop("const")]
     if isinstance(converted.get("examples"), list):
