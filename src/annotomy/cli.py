@@ -222,7 +222,7 @@ async def open_database(settings: Settings) -> Database:
     return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
 
 
-add_identity_commands(main, user, lambda: database_url(Settings.from_environment()))
+add_identity_commands(main, user, open_database)
 
 
 def database_url(settings: Settings) -> str:

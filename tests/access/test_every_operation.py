@@ -18,13 +18,14 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
 from annotomy.http.openapi import document as described_api
-from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, holds
+from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, holds, in_scope
 from tests.access.archives import headers_only, invent_one
 from tests.support.application import Application
 
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
 """Besides permissions: without a credential; one's own things; any member of the project."""
 DECLARABLE = {ANYONE, OWN, MEMBER, *PERMISSIONS, *(re.sub(r"\.(own|all)$", "", name) for name in PERMISSIONS)}
+KEY_SCOPES = ("read", "write", "admin", "study.read", "annotation.edit.own")
 JOBS = "/api/v1/jobs"
 """Machine work, which holds no patient data: an administrator sees and stops everybody's."""
 SECRETS = ("SECRETPATIENT", "SECRETPROJECT", "SECRETUSER")
@@ -203,12 +204,21 @@ async def world(application: Application) -> AsyncIterator[World]:
     annotation = (await post("/annotations", target | {"kind": "label", "label": "SECRETPROJECT"}))["id"]
     code = {"value": "SECRETPROJECT", "scheme": "99TEST", "meaning": "SECRETPROJECT"}
     label = (await post("/labels", {"project_id": project} | code))["id"]
-    job, segmentation, prediction = str(new_id()), str(new_id()), str(new_id())
+    for scope in KEY_SCOPES:
+        people[f"key {scope}"] = _bearer(await post("/api-keys", {"name": scope, "scopes": [scope]}))
+    elsewhere = (await post("/projects", {"name": "another of the owner's"}))["id"]
+    people["key of another project"] = _bearer(await post("/api-keys", {"name": "bound", "project_id": elsewhere}))
+    job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     async with services.db.write(SYSTEM) as tx:
         await tx.execute(
             "insert into jobs (id, kind, payload, asker_id, message) values ($1, 'none', '{}', $2, 'SECRETPROJECT')",
             UUID(job), UUID(user_ids["owner"]),
         )  # fmt: skip
+        await tx.execute(
+            "insert into passkeys (id, user_id, credential_id, public_key, sign_count, name) values ($1, $2, '', '', 0, '')",
+            UUID(passkey), UUID(user_ids["owner"]),
+        )  # fmt: skip
+        session = await tx.fetchval("select id from sessions where user_id = $1 limit 1", UUID(user_ids["owner"]))
         await tx.execute(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, label, created_by)"
             " values ($1, $2, $3, $4, 'SECRETPROJECT', $5)",
@@ -250,10 +260,16 @@ async def world(application: Application) -> AsyncIterator[World]:
             "label_id": label,
             "key": "unfinished",
             "format": "json",
+            "passkey_id": passkey,
+            "session_id": str(session),
         },
         people=people,
         user_ids=user_ids,
     )
+
+
+def _bearer(issued: dict[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {issued['key']}"}
 
 
 def _project_roles() -> list[str]:
@@ -302,7 +318,7 @@ async def test_nobody_gets_in_without_a_valid_credential(application: Applicatio
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("person", ["outsider", "expired", "admin"])
+@pytest.mark.parametrize("person", ["outsider", "expired", "admin", "key of another project"])
 async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
     application: Application, world: World, person: str
 ) -> None:
@@ -313,10 +329,12 @@ async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
     for one in operations(application):
         if one.declared == ANYONE or one.declared in administration:
             continue
-        theirs = await _call(application, one, headers, world.ids)
-        nothing = await _call(application, one, headers, absent)
         if person == "admin" and one.path.startswith(JOBS):
             continue
+        if person.startswith("key") and re.search(r"/(api-keys|sessions|passkeys)", one.path):
+            continue  # the owner's own credentials; they belong to no project
+        theirs = await _call(application, one, headers, world.ids)
+        nothing = await _call(application, one, headers, absent)
         named = set(one.parameters) - {"name", "action", "version", "key"}
         if _leaks(theirs):
             wrong.append(f"{one} leaks: {theirs.text[:200]}")
@@ -379,8 +397,23 @@ async def test_each_role_is_refused_what_it_lacks(application: Application, worl
             if "/batch" in one.path and answer.status_code == 200:  # a batch refuses item by item
                 refused = all(result["status"] in (403, 404) for result in answer.json()["results"])
             lists = one.method == "GET" and not one.parameters and "SECRET" not in answer.text
+            lists = one.method == "GET" and (answer.text == "[]" or (not one.parameters and not _leaks(answer)))
             if not (refused or lists) or ("study.read" not in held and "SECRETPATIENT" in answer.text):
                 wrong.append(f"{role}: {one}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_a_key_is_refused_what_its_scopes_do_not_reach(application: Application, world: World) -> None:
+    """Keys of the project's administrator, who may do everything in it."""
+    wrong: list[str] = []
+    for scope in KEY_SCOPES:
+        for one in operations(application):
+            if one.declared in {ANYONE, OWN, MEMBER} or in_scope({scope}, one.declared):
+                continue
+            answer = await _call(application, one, world.people[f"key {scope}"], world.ids)
+            # What the form of the request refuses is refused before anybody is asked who they are.
+            if answer.status_code not in (400, 403) or _leaks(answer):
+                wrong.append(f"{scope}: {one}: {answer.status_code} {answer.text[:200]}")
     assert not wrong, "\n".join(wrong)
 
 

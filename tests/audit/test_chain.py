@@ -6,9 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from click.testing import CliRunner, Result
 
 from annotomy.actor import SYSTEM
 from annotomy.audit import Entry, record
+from annotomy.cli import main
 from annotomy.events import Event, emit
 from annotomy.ops.audit_chain import AuditChain
 from annotomy.services import Services
@@ -243,3 +245,17 @@ async def test_an_auditor_of_a_project_sees_the_records_of_that_project_alone(ap
     lines = await _lines(application, auditor)
     assert {line["project_id"] for line in lines} == {mine}
     assert await _lines(application, auditor, project_id=other) == []
+
+
+async def test_the_command_verifies_and_names_the_first_bad_record(services: Services, chain: AuditChain) -> None:
+    environment = {"ANNOTOMY_DATABASE_URL": services.db.url, "ANNOTOMY_DATA": str(services.settings.data_dir)}
+
+    async def verify() -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, main, ["audit", "verify"], env=environment)
+
+    good = await verify()
+    assert (good.exit_code, good.output) == (0, f"{RECORDS} records, all as they were written.\n")
+    await _tamper(services, "update audit set reason = 'x' where seq = 7")
+    bad = await verify()
+    assert bad.exit_code == 1
+    assert f"Record 7 of {RECORDS}: altered." in bad.output

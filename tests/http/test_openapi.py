@@ -54,6 +54,7 @@ def test_what_may_be_null_stays_so_in_3_0() -> None:
         "reference": {"anyOf": [{"$ref": "#/components/schemas/flag"}, {"type": "null"}]},
         "several": {"type": ["string", "integer"], "examples": ["a", 1]},
         "one": {"const": "a"},
+        "free": {"type": "object", "required": []},
     }
     old = to_30({"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "components": {"schemas": schemas}})
     assert old["openapi"] == "3.0.3"
@@ -63,6 +64,7 @@ def test_what_may_be_null_stays_so_in_3_0() -> None:
         "reference": {"allOf": [{"$ref": "#/components/schemas/flag"}], "nullable": True},
         "several": {"anyOf": [{"type": "string"}, {"type": "integer"}], "nullable": False, "example": "a"},
         "one": {"enum": ["a"]},
+        "free": {"type": "object"},
     }
 
 

@@ -103,8 +103,8 @@ async def test_a_narrowed_key_of_an_administrator_administers_nobody(application
 
 async def test_a_key_hands_on_no_more_than_it_has(application: Application) -> None:
     owner = bearer(await token(application, "engineer"))
-    narrow = _with(await _issue(application, owner, scopes=["read"]))
-    for body in ({"name": "k"}, {"name": "k", "scopes": ["write"]}, {"name": "k", "scopes": ["read", "admin"]}):
+    narrow = _with(await _issue(application, owner, scopes=["read", "write"]))
+    for body in ({"name": "k"}, {"name": "k", "scopes": ["admin"]}, {"name": "k", "scopes": ["read", "admin"]}):
         assert (await application.client.post(KEYS, json=body, headers=narrow)).status_code == 403
     assert (
         await application.client.post(KEYS, json={"name": "k", "scopes": ["read"]}, headers=narrow)

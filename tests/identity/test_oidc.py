@@ -273,6 +273,21 @@ async def test_a_suspended_account_does_not_come_in_by_this_door(
     assert (await _sign_in(application)).headers["location"] == "/sign-in?problem=not-active"
 
 
+async def test_who_has_no_password_here_proves_it_by_signing_in_again(
+    application: Application, provider: OpenIdProvider
+) -> None:
+    await _sign_in(application)
+    await _approve(application, "kim")
+    await _sign_in(application)
+    kim = bearer((await application.client.post("/api/v1/auth/refresh", json={}, headers=ORIGIN)).json())
+    await execute(application, "update sessions set authenticated_at = now() - interval '11 minutes'")
+    refused = await application.client.post(f"{ME}/totp", headers=kim)
+    assert (refused.status_code, refused.json()["methods"]) == (403, [])
+    await _sign_in(application)
+    kim = bearer((await application.client.post("/api/v1/auth/refresh", json={}, headers=ORIGIN)).json())
+    assert (await application.client.post(f"{ME}/totp", headers=kim)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("path", "safe"),
     [

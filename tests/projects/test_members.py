@@ -9,7 +9,7 @@ import pytest
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Forbidden, NotFound
-from annotomy.projects.access import Permission, require, require_own_or_all
+from annotomy.projects.access import Permission, require, require_declared, require_own_or_all
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, ROLES, holds, in_scope
 from tests.support.application import Application
 
@@ -50,6 +50,33 @@ def test_all_includes_own_and_either_includes_the_bare_permission() -> None:
     assert not in_scope({"write"}, "project.manage")
     assert in_scope({"annotation.read"}, "annotation.read")
     assert not in_scope(frozenset[str](), "study.read")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "declared", "changes", "reached"),
+    [
+        (None, "project.manage", True, True),
+        ({"read"}, "study.read", False, True),
+        ({"read"}, "study.store", True, False),
+        ({"study.store"}, "study.store", True, True),
+        ({"study.store"}, "study.read", False, False),
+        ({"write"}, "project.manage", True, False),
+        ({"admin"}, "project.manage", True, True),
+        ({"read"}, "own", False, True),
+        ({"read"}, "own", True, False),
+        ({"write"}, "member", True, True),
+        (set(), "study.read", False, False),
+    ],
+)
+def test_a_key_reaches_what_its_scopes_say(
+    scopes: set[str] | None, declared: str, changes: bool, reached: bool
+) -> None:
+    actor = Actor(uuid4(), "key", kind="api_key", scopes=None if scopes is None else frozenset(scopes))
+    if reached:
+        require_declared(actor, declared, changes=changes)
+    else:
+        with pytest.raises(Forbidden):
+            require_declared(actor, declared, changes=changes)
 
 
 async def test_a_blinded_reader_cannot_tell_that_others_work_exists(application: Application) -> None:

@@ -67,13 +67,7 @@ def tour(settings: Settings, *, say: Say, progress: Say) -> Tour:
             project_id = project_named(client, PROJECT, told=lambda text: None)
             head_study, studies = _load(client, project_id, say=say, progress=progress)
             series = _series_of(client, head_study)
-            asked = _ask(client, project_id, series, say=say, progress=progress)
-            image = _fetch_image(client, head_study, series)
-            results: list[Result] = []
-            for prediction_id in asked:  # one result is checked while the next model runs
-                prediction = _wait(client, prediction_id, say=say, progress=progress)
-                progress("checking", model=prediction["model"])
-                results.append(_result(client, prediction, head_study, image, folder))
+            results = _predict(client, project_id, head_study, series, folder, say=say, progress=progress)
             say("checked")
     except (TransferError, samples.SamplesMissing, checks.CheckFailed) as error:
         raise DemoFailed(str(error)) from error
@@ -128,28 +122,40 @@ def _series_of(client: httpx.Client, study_instance_uid: str) -> str:
     return answer.json()[0]["0020000E"]["Value"][0]
 
 
-def _ask(client: httpx.Client, project_id: str, series: str, *, say: Say, progress: Say) -> list[str]:
-    """A prediction for each model in its present version: one that succeeded earlier, else a new one."""
-    asked: list[str] = []
+def _predict(
+    client: httpx.Client, project_id: str, study: str, series: str, folder: Path, *, say: Say, progress: Say
+) -> list[Result]:
+    """One model after the other, so that the hippocampus is the newest and the viewer opens at it.
+
+    A result is checked while the next model runs.
+    """
+    results: list[Result] = []
+    image, done = None, None
     for model in MODELS:
-        version = body_of(client.get(f"/api/v1/models/{model}"))["version"]
-        known = client.get(
-            "/api/v1/predictions",
-            params={"series_instance_uid": series, "project_id": project_id, "state": "succeeded"},
-        )
-        earlier = [
-            one["id"]
-            for one in body_of(known)["items"]
-            if (one["model"], one["model_version"]) == (model, version)
-            and client.get(f"/api/v1/segmentations/{one['segmentation_id']}").is_success
-        ]
-        if earlier:
+        prediction_id = _ask(client, project_id, series, model, say=say, progress=progress)
+        if image is None:
+            image = _fetch_image(client, study, series)
+        if done is not None:
+            results.append(_result(client, done, study, image, folder))
+        done = _wait(client, prediction_id, say=say, progress=progress)
+        progress("checking", model=model)
+    assert done is not None
+    results.append(_result(client, done, study, image, folder))
+    return results
+
+
+def _ask(client: httpx.Client, project_id: str, series: str, model: str, *, say: Say, progress: Say) -> str:
+    """A prediction of the model's present version: one that succeeded earlier, else a new one."""
+    version = body_of(client.get(f"/api/v1/models/{model}"))["version"]
+    query = {"series_instance_uid": series, "project_id": project_id, "state": "succeeded"}
+    for one in body_of(client.get("/api/v1/predictions", params=query))["items"]:
+        is_same = (one["model"], one["model_version"]) == (model, version)
+        if is_same and client.get(f"/api/v1/segmentations/{one['segmentation_id']}").is_success:
             say("reused", model=model)
-            asked.append(earlier[0])
-            continue
-        body = {"model": model, "project_id": project_id, "series_instance_uid": series}
-        asked.append(body_of(client.post("/api/v1/predictions", json=body))["id"])
-        progress("asked", model=model)
+            return one["id"]
+    body = {"model": model, "project_id": project_id, "series_instance_uid": series}
+    asked = body_of(client.post("/api/v1/predictions", json=body))["id"]
+    progress("asked", model=model)
     return asked
 
 

@@ -16,6 +16,7 @@ from annotomy.events import Event, emit
 from annotomy.identity.first_start import DIMSE_USERNAME
 from annotomy.identity.users import create_user
 from annotomy.projects.access import Permission, require
+from annotomy.projects.members import add_service_member
 
 AE_TITLE = re.compile(r"^[ -\[\]-~]{1,16}$")
 """PS3.5 6.2 AE: 16 characters of the basic repertoire without backslash."""
@@ -97,11 +98,7 @@ async def add_peer(tx: WriteTx, new: NewPeer) -> None:
     if new.project_id is not None:
         if is_service and await tx.fetchval("select 1 from projects where id = $1", new.project_id):
             # Nobody but this command can know a service user's id, and without the role it could store nothing.
-            await tx.execute(
-                "insert into project_members (project_id, user_id, role) values ($1, $2, 'data_manager')"
-                " on conflict do nothing",
-                new.project_id, user_id,
-            )  # fmt: skip
+            await add_service_member(tx, new.project_id, user_id, "data_manager")
         permission = Permission.STUDY_STORE if new.may_store else Permission.STUDY_READ
         await require(tx, Actor(user_id=user_id, name="", kind="aet"), permission, new.project_id)
     try:

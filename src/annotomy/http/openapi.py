@@ -121,6 +121,8 @@ def _schema_30(node: Any) -> Any:
     for key in ("contentEncoding", "contentMediaType", "unevaluatedProperties", "prefixItems", "$schema"):
         if key in converted and not isinstance(converted[key], dict):
             del converted[key]
+    if converted.get("required") == []:  # 3.0 wants at least one name
+        del converted["required"]
     if converted.get("type") == "array":
         converted.setdefault("items", {})
     if "$ref" in converted and len(converted) > 1 and converted.get("nullable"):

@@ -13,12 +13,14 @@ from annotomy.db.engine import Database, WriteTx
 from annotomy.settings import Settings
 
 
-def add_commands(main: click.Group, user: click.Group, database_url: Callable[[], str]) -> None:
-    """Registers them; `database_url` finds the database that the command line works on."""
+def add_commands(
+    main: click.Group, user: click.Group, open_database: Callable[[Settings], Awaitable[Database]]
+) -> None:
+    """Registers them; `open_database` opens the database that the command line works on."""
 
     def run(work: Callable[[WriteTx], Awaitable[str]]) -> None:
         async def in_database() -> str:
-            db = await Database.connect(database_url(), pool_size=1)
+            db = await open_database(Settings.from_environment())
             try:
                 async with db.write(SYSTEM) as tx:
                     return await work(tx)

@@ -148,14 +148,15 @@ async def require_fresh(services: Services, actor: Actor, *, always: bool = Fals
     async with services.db.read(actor) as tx:
         factors = await factors_of(tx, actor.user_id)
         session = await tx.fetchrow(
-            "select authenticated_at > now() - $2 * interval '1 minute' as recent, methods && '{otp,hwk,fed}' as strong"
-            " from sessions where id = $1",
+            "select s.authenticated_at > now() - $2 * interval '1 minute' as recent, s.methods && '{otp,hwk,fed}' as strong,"
+            " u.password_hash is not null as has_password from sessions s join users u on u.id = s.user_id where s.id = $1",
             actor.session_id, settings.step_up_minutes,
         )  # fmt: skip
     assert session is not None  # the credential was checked against it
     strong_enough = session["strong"] or not factors.any
     if not (session["recent"] and strong_enough) and (always or factors.any or settings.step_up_always):
-        methods = [*(["password"] if strong_enough else []), *factors.methods()]
+        # Without any, as for somebody whom a sign-in service vouches for: signing in again is the proof.
+        methods = [*(["password"] if strong_enough and session["has_password"] else []), *factors.methods()]
         raise StepUpRequired("Prove again who you are, then repeat this.", methods=methods)
 
 

@@ -13,7 +13,8 @@ class SecondFactorRequired(Problem):
 
 
 class StepUpRequired(Problem):
-    """What was asked needs a fresh proof of identity: prove it at `POST /api/v1/auth/step-up` and ask again."""
+    """What was asked needs a fresh proof of identity: prove it at `POST /api/v1/auth/step-up` with one of `methods` and ask
+    again. Where `methods` is empty, sign in again."""
 
     slug = "step-up-required"
     title = "Prove again who you are"

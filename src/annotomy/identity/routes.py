@@ -15,7 +15,7 @@ from annotomy.http.pages import Page
 from annotomy.identity import api_keys, auth_routes, oidc_routes, security_routes, user_routes
 from annotomy.identity.credentials import require_fresh
 from annotomy.identity.schemas import ApiKey, IssuedApiKey, Me, Membership, NewApiKey
-from annotomy.projects.access import Permission, require_member
+from annotomy.projects.access import SCOPE_NAMES, require_member
 from annotomy.services import Services
 
 
@@ -60,7 +60,7 @@ async def issue_api_key(
     """Issue an API key for oneself; it is shown this once."""
     await require_fresh(services, actor)
     scopes = None if data.scopes is None else frozenset(data.scopes)
-    unknown = sorted((scopes or frozenset()) - api_keys.COARSE_SCOPES - {permission.value for permission in Permission})
+    unknown = sorted((scopes or frozenset()) - api_keys.COARSE_SCOPES - SCOPE_NAMES)
     if unknown:
         raise BadRequest(f"There are no such scopes: {', '.join(unknown)}.")
     project_id = data.project_id or actor.project_id

@@ -30,7 +30,11 @@ LAST_ADMIN_LOCK = 0x61646D696E  # two administrators cannot remove each other at
 
 def require_admin(actor: Actor) -> None:
     """A key that is bound to a project, or lacks the scope `admin`, administers nobody."""
-    allowed = actor.is_admin and actor.project_id is None and (actor.scopes is None or "admin" in actor.scopes)
+    allowed = (
+        actor.is_admin
+        and actor.project_id is None
+        and (actor.scopes is None or bool({"admin", "user.manage"} & actor.scopes))
+    )
     if not allowed:
         raise Forbidden("This needs an administrator.")
 
@@ -173,7 +177,7 @@ async def set_password(tx: WriteTx, *, username: str, password_hash: str) -> Non
     )  # fmt: skip
     if user_id is None:
         raise NotFound("There is no such user.")
-    await tx.execute("update sessions set revoked_at = now() where user_id = $1 and revoked_at is null", user_id)
+    await end_sessions(tx, user_id, why="password set by the operator")
     await emit(tx, Event(type="user.password_set", object_kind="user", object_id=str(user_id)))
 
 

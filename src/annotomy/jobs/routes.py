@@ -54,6 +54,9 @@ class QueueHealth(msgspec.Struct, frozen=True):
 _SELECT = (
     "select id, kind, state, progress, message, attempt as attempts, problem, asker_id, project_id, created_at,"
     " started_at, finished_at from jobs where (asker_id = $1 or $2)"
+    # An API key that is bound to a project reaches the jobs of that project alone.
+    " and (nullif(current_setting('app.project', true), '') is null"
+    " or project_id = nullif(current_setting('app.project', true), '')::uuid)"
 )
 _HEALTH = (
     "select kind, count(*) filter (where state = 'queued') as queued, count(*) filter (where state = 'running') as running,"

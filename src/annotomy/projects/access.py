@@ -10,11 +10,28 @@ from uuid import UUID
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, restricted
 from annotomy.errors import Forbidden, NotFound
-from annotomy.projects.roles import PERMISSION_NAMES, ROLES, Permission, holds, in_scope
+from annotomy.projects.roles import PERMISSION_NAMES, ROLES, SCOPE_NAMES, Permission, holds, in_scope
 
 __all__ = [
-    "ROLES", "Permission", "require", "require_declared", "require_global", "require_member", "require_own_or_all", "require_scope", "require_study",
-    "sees_study", "sight_of_study", "takeable_instances", "visible_instances", "visible_series", "visible_studies", "visible_target", "visible_work",
+    "ROLES",
+    "SCOPE_NAMES",
+    "Permission",
+    "key_reaches",
+    "require",
+    "require_declared",
+    "require_global",
+    "require_member",
+    "require_own_or_all",
+    "require_scope",
+    "require_study",
+    "sees_study",
+    "sight_of_study",
+    "takeable_instances",
+    "visible_instances",
+    "visible_series",
+    "visible_studies",
+    "visible_target",
+    "visible_work",
 ]  # fmt: skip
 
 VALID = "(m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())"
@@ -165,6 +182,11 @@ def visible_work(kind: str, project_id: str, owner_id: str) -> str:
         f" and ('{kind}.read.all' = any (m.permissions)"
         f" or {owner_id} = m.user_id and '{kind}.read.own' = any (m.permissions)))"
     )
+
+
+def key_reaches(project_id: str) -> str:
+    """For rows that are somebody's own: an API key that is bound to a project reaches those of that project alone."""
+    return f"({_PROJECT} is null or {project_id} = {_PROJECT})"
 
 
 def _through(project: str | None) -> str:

@@ -49,17 +49,8 @@ async def set_member(
     _require_order(valid_from, expires_at)
     if await tx.fetchval("select 1 from users where id = $1 and state <> 'deleted'", user_id) is None:
         raise NotFound("There is no such user.")
-    await lock_policy(tx, project_id)
-    permissions = await permissions_of(tx, project_id, role)
-    await tx.execute(
-        "insert into project_members (project_id, user_id, role, permissions, ruled, valid_from, expires_at)"
-        " select id, $2, $3, $4, ruled, $5, $6 from projects where id = $1 on conflict (user_id, project_id) do update set"
-        " role = excluded.role, permissions = excluded.permissions, via_group = null, audience_id = 0,"
-        " valid_from = excluded.valid_from, expires_at = excluded.expires_at",
-        project_id, user_id, role, permissions, valid_from, expires_at,
-    )  # fmt: skip
+    await put_member(tx, project_id, user_id=user_id, role=role, valid_from=valid_from, expires_at=expires_at)
     await _require_administrator(tx, project_id)
-    await settle_project(tx, project_id)
     data = {"role": role, "valid_from": valid_from, "expires_at": expires_at}
     data = {name: str(value) for name, value in data.items() if value is not None}
     await emit(
@@ -69,6 +60,33 @@ async def set_member(
     row = await tx.fetchrow(f"{_MEMBERS} and m.user_id = $2", project_id, user_id)
     assert row is not None
     return Member(**dict(row))
+
+
+async def put_member(
+    tx: WriteTx, project_id: UUID, *, user_id: UUID, role: str, valid_from: datetime | None, expires_at: datetime | None
+) -> None:
+    """The row and what is seen by it; the caller has decided the right. Raises BadRequest for a role that nobody knows."""
+    await lock_policy(tx, project_id)
+    permissions = await permissions_of(tx, project_id, role)
+    await tx.execute(
+        "insert into project_members (project_id, user_id, role, permissions, ruled, valid_from, expires_at)"
+        " select id, $2, $3, $4, ruled, $5, $6 from projects where id = $1 on conflict (user_id, project_id) do update set"
+        " role = excluded.role, permissions = excluded.permissions, via_group = null, audience_id = 0,"
+        " valid_from = excluded.valid_from, expires_at = excluded.expires_at",
+        project_id, user_id, role, permissions, valid_from, expires_at,
+    )  # fmt: skip
+    await settle_project(tx, project_id)
+
+
+async def take_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> bool:
+    """The row of one's own alone, as `put_member`; a group may bring the person still. False when there was none."""
+    await lock_policy(tx, project_id)
+    taken = await tx.fetchval(
+        "delete from project_members where project_id = $1 and user_id = $2 and via_group is null returning true",
+        project_id, user_id,
+    )  # fmt: skip
+    await _settle_groups(tx, project_id)
+    return bool(taken)
 
 
 async def remove_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
@@ -82,8 +100,7 @@ async def remove_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
         raise NotFound("There is no such member.")
     if via_group["via_group"] is not None:
         raise Conflict("The person is a member through a group. Take them out of the group.")
-    await tx.execute("delete from project_members where project_id = $1 and user_id = $2", project_id, user_id)
-    await _settle_groups(tx, project_id)
+    await take_member(tx, project_id, user_id)
     await _require_administrator(tx, project_id)
     await emit(tx, Event(type="member.removed", object_kind="user", object_id=str(user_id), project_id=project_id))
 
@@ -100,6 +117,25 @@ async def add_founder(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
         "insert into project_members (project_id, user_id, role, permissions, ruled) values ($1, $2, 'project_admin', $3, false)",
         project_id, user_id, sorted(ROLES["project_admin"]),
     )  # fmt: skip
+
+
+async def add_service_member(tx: WriteTx, project_id: UUID, user_id: UUID, role: str) -> None:
+    """A service principal, by an administrator at the command line. Who is a member already stays what they are."""
+    await lock_policy(tx, project_id)
+    added = await tx.fetchval(
+        "insert into project_members (project_id, user_id, role, permissions, ruled)"
+        " select id, $2, $3, $4, ruled from projects where id = $1 on conflict do nothing returning user_id",
+        project_id, user_id, role, await permissions_of(tx, project_id, role),
+    )  # fmt: skip
+    if added is None:
+        return
+    await settle_project(tx, project_id)
+    await emit(
+        tx,
+        Event(
+            type="member.set", object_kind="user", object_id=str(user_id), project_id=project_id, data={"role": role}
+        ),
+    )
 
 
 async def _require_administrator(tx: ReadTx, project_id: UUID) -> None:

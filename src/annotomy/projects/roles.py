@@ -62,6 +62,8 @@ _file = _read()
 PERMISSIONS: dict[str, Label] = _file.permissions
 ROLE_ENTRIES: dict[str, RoleEntry] = _file.roles
 """In the order in which people are shown them."""
+SCOPE_NAMES = PERMISSION_NAMES | PERMISSIONS.keys()
+"""What an API key may be narrowed to, beside `read`, `write` and `admin`."""
 ROLES: dict[str, frozenset[str]] = {name: frozenset(entry.permissions) for name, entry in ROLE_ENTRIES.items()}
 
 

@@ -118,7 +118,7 @@ async def _issue(db: Database, username: str) -> tuple[UUID, UUID, str]:
             user_id=user["id"],
             name="command line",
             project_id=None,
-            scopes=[],
+            scopes=None,
             expires_at=datetime.now(UTC) + KEY_LIFETIME,
         )
     return issued.id, user["id"], issued.key

@@ -17,7 +17,7 @@ from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, NotFound
 from annotomy.events import Event, emit
-from annotomy.projects.access import takeable_instances, visible_instances
+from annotomy.projects.access import key_reaches, takeable_instances, visible_instances
 from annotomy.projects.service import bring_instances, project_for_store
 from annotomy.uploads.errors import ManifestTooLong
 
@@ -109,8 +109,9 @@ async def get_manifest(tx: ReadTx, manifest_id: UUID) -> Manifest:
 async def project_of_manifest(tx: ReadTx, manifest_id: UUID) -> UUID:
     """Raises NotFound unless the manifest is the actor's own."""
     project_id = await tx.fetchval(
-        "select project_id from study_manifests where id = $1 and owner_id = $2", manifest_id, tx.actor.user_id
-    )
+        f"select project_id from study_manifests where id = $1 and owner_id = $2 and {key_reaches('project_id')}",
+        manifest_id, tx.actor.user_id,
+    )  # fmt: skip
     if project_id is None:
         raise NotFound("There is no such manifest of yours.")
     return project_id

@@ -18,6 +18,7 @@ from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
 from annotomy.events import Event, emit
 from annotomy.jobs.queue import enqueue
+from annotomy.projects.access import key_reaches
 from annotomy.projects.service import project_for_store
 from annotomy.services import Services
 from annotomy.uploads.checksum import Checksum
@@ -130,7 +131,7 @@ async def get_upload(tx: ReadTx, upload_id: UUID) -> Any:
     """Raises NotFound unless the upload is the actor's own, UploadGone when it has expired."""
     row = await tx.fetchrow(
         f"select {_COLUMNS}, state = 'failed' and received is distinct from length as gone from uploads"
-        " where id = $1 and owner_id = $2",
+        f" where id = $1 and owner_id = $2 and {key_reaches('project_id')}",
         upload_id, tx.actor.user_id,
     )  # fmt: skip
     if row is None:

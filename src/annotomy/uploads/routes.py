@@ -18,6 +18,7 @@ from litestar.params import FromPath, QueryParameter
 from annotomy.actor import Actor
 from annotomy.errors import BadRequest, Unsupported
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, encode_cursor
+from annotomy.projects.access import key_reaches
 from annotomy.services import Services
 from annotomy.uploads import draft_routes as draft
 from annotomy.uploads import receive
@@ -222,11 +223,13 @@ async def list_uploads(
     after = decode_cursor(cursor, (datetime, UUID)) if cursor else (None, None)
     async with services.db.read(actor) as tx:
         rows = await tx.fetch(
-            f"{_SELECT} where owner_id = $1 and ($2::timestamptz is null or (created_at, id) < ($2, $3::uuid))"
+            f"{_SELECT} where owner_id = $1 and {key_reaches('project_id')} and ($2::timestamptz is null or (created_at, id) < ($2, $3::uuid))"
             " order by created_at desc, id desc limit $4",
             actor.user_id, *after, limit + 1,
         )  # fmt: skip
-        total = await tx.fetchval("select count(*) from uploads where owner_id = $1", actor.user_id)
+        total = await tx.fetchval(
+            f"select count(*) from uploads where owner_id = $1 and {key_reaches('project_id')}", actor.user_id
+        )
     items = [Upload(**dict(row), files=[]) for row in rows[:limit]]
     following = encode_cursor(items[-1].created_at, items[-1].id) if len(rows) > limit else None
     return Page(items=items, next=following, total=total)

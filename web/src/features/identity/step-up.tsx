@@ -72,7 +72,7 @@ function StepUpDialog(props: { methods: string[]; onProven: () => void; onClose:
         }}
       >
         <Stack gap="md">
-          <Text size="sm">{t('stepUp.why')}</Text>
+          <Text size="sm">{t(props.methods.length > 0 ? 'stepUp.why' : 'stepUp.signInAgain')}</Text>
           {props.methods.includes('password') && (
             <PasswordInput
               label={t('signIn.password')}
@@ -98,14 +98,16 @@ function StepUpDialog(props: { methods: string[]; onProven: () => void; onClose:
               {wrong ? t('stepUp.refused') : failureText(proving.error, t)}
             </Alert>
           )}
-          <Button
-            type="submit"
-            disabled={!password && !code}
-            loading={proving.isPending}
-            data-testid="step-up-submit"
-          >
-            {t('signIn.continue')}
-          </Button>
+          {props.methods.length > 0 && (
+            <Button
+              type="submit"
+              disabled={!password && !code}
+              loading={proving.isPending}
+              data-testid="step-up-submit"
+            >
+              {t('signIn.continue')}
+            </Button>
+          )}
           {props.methods.includes('passkey') && passkeysAreKnown() && (
             <Button variant="default" onClick={() => proving.mutate('passkey')}>
               {t('signIn.usePasskey')}
