@@ -91,11 +91,13 @@ async def replay(tx: ReadTx, asked: Keyed | None) -> Answer | None:
     return Answer(row["status"], row["body"], {**headers, "Idempotency-Replayed": "true"})
 
 
-async def claim(tx: WriteTx, asked: Keyed | None) -> Answer | None:
-    """Holds the key until the transaction ends. Raises IdempotencyKeyInFlight when another holds it."""
+async def claim(tx: WriteTx, asked: Keyed | None, *, wait: bool = False) -> Answer | None:
+    """Holds the key until the transaction ends. When another holds it: takes turns, or raises IdempotencyKeyInFlight."""
     if asked is None:
         return None
-    if not await tx.fetchval("select pg_try_advisory_xact_lock($1)", asked.lock):
+    if wait:
+        await tx.fetchval("select pg_advisory_xact_lock($1)", asked.lock)
+    elif not await tx.fetchval("select pg_try_advisory_xact_lock($1)", asked.lock):
         raise IdempotencyKeyInFlight("The first request with this Idempotency-Key is being answered.")
     return await replay(tx, asked)
 
@@ -128,9 +130,12 @@ class IdempotentRequest:
 
 
 async def once(tx: WriteTx, request: IdempotentRequest, kind: type[T], operation: Callable[[], Awaitable[T]]) -> T:
-    """The operation's answer, or the answer that it gave when this key came first. Without a key it simply runs."""
+    """The operation's answer, or the answer that it gave when this key came first. Without a key it simply runs.
+
+    Two equal requests under way at once take turns: for operations of one short transaction.
+    """
     asked = keyed(tx.actor, request.route, request.key, msgspec.json.encode(request.body, order="deterministic"))
-    known = await claim(tx, asked)
+    known = await claim(tx, asked, wait=True)
     if known is not None:
         return msgspec.json.decode(known.body, type=kind)
     answer = await operation()

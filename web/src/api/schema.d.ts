@@ -74,6 +74,317 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/annotations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List */
+        get: operations["ListAnnotations"];
+        put?: never;
+        /** Create */
+        post: operations["CreateAnnotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Create */
+        post: operations["CreateAnnotations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/batch/delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Remove */
+        post: operations["DeleteAnnotations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/batch/edit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Edit */
+        post: operations["EditAnnotations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/batch/step": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Step */
+        post: operations["ReviewAnnotations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/drafts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List */
+        get: operations["ListAnnotationDrafts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/drafts/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read */
+        get: operations["GetAnnotationDraft"];
+        /** Save */
+        put: operations["SaveAnnotationDraft"];
+        post?: never;
+        /** Remove */
+        delete: operations["DeleteAnnotationDraft"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Export */
+        get: operations["ExportAnnotations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/export/sr": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** StoreReport */
+        post: operations["StoreAnnotationReport"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Import */
+        post: operations["ImportAnnotations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read */
+        get: operations["GetAnnotation"];
+        put?: never;
+        post?: never;
+        /** Remove */
+        delete: operations["DeleteAnnotation"];
+        options?: never;
+        head?: never;
+        /** Edit */
+        patch: operations["EditAnnotation"];
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Approve */
+        post: operations["ApproveAnnotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/reject": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Reject */
+        post: operations["RejectAnnotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/reopen": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Reopen */
+        post: operations["ReopenAnnotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Restore */
+        post: operations["RestoreAnnotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/submit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Submit */
+        post: operations["SubmitAnnotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Versions */
+        get: operations["ListAnnotationVersions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/versions/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Version */
+        get: operations["GetAnnotationVersion"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/api-keys": {
         parameters: {
             query?: never;
@@ -569,6 +880,42 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List */
+        get: operations["ListLabels"];
+        put?: never;
+        /** Create */
+        post: operations["CreateLabel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/labels/{label_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read */
+        get: operations["GetLabel"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Edit */
+        patch: operations["EditLabel"];
+        trace?: never;
+    };
     "/api/v1/models": {
         parameters: {
             query?: never;
@@ -700,6 +1047,24 @@ export interface paths {
         /** GetProject */
         get: operations["GetProject"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/annotation-settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ReadSettings */
+        get: operations["GetAnnotationSettings"];
+        /** WriteSettings */
+        put: operations["SetAnnotationSettings"];
         post?: never;
         delete?: never;
         options?: never;
@@ -1791,6 +2156,41 @@ export interface components {
             name: string;
             version: string;
         };
+        /** Annotation */
+        Annotation: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            sop_instance_uid: string | null;
+            frame_number: number | null;
+            tracking_uid: string;
+            kind: string;
+            geometry: components["schemas"]["Geometry"];
+            mapped_geometry: components["schemas"]["Geometry"] | null;
+            label: string | components["schemas"]["Concept"] | null;
+            attributes: {
+                [key: string]: unknown;
+            };
+            measurements: components["schemas"]["Measurement"][];
+            description: string;
+            /** @enum {string} */
+            state: "draft" | "submitted" | "approved" | "rejected";
+            version: number;
+            /** Format: uuid */
+            created_by: string;
+            author: string;
+            /** Format: uuid */
+            updated_by: string;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+            deleted_at: string | null;
+            study_stored: boolean;
+        };
         /** ApiKey */
         ApiKey: {
             /** Format: uuid */
@@ -1841,6 +2241,12 @@ export interface components {
         Batch: {
             items: components["schemas"]["BatchItem"][];
         };
+        /** BatchAnswer */
+        BatchAnswer: {
+            results: components["schemas"]["Result"][];
+            succeeded: number;
+            failed: number;
+        };
         /** BatchItem */
         BatchItem: {
             series_instance_uid: string;
@@ -1852,6 +2258,12 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** Change */
+        Change: {
+            member: string;
+            before: unknown;
+            after: unknown;
+        };
         /** ChangedSegmentation */
         ChangedSegmentation: {
             /** @enum {null|string} */
@@ -1860,12 +2272,63 @@ export interface components {
             /** @default  */
             why: string;
         };
+        /** Concept */
+        Concept: {
+            value: string;
+            scheme: string;
+            meaning: string;
+        };
+        /** CreateBatch */
+        CreateBatch: {
+            items: components["schemas"]["NewAnnotation"][];
+            /** @default false */
+            atomic: boolean;
+        };
         /** Decision */
         Decision: {
             /** @default  */
             note: string;
             role?: string | null;
             expires_at?: string | null;
+        };
+        /** DeleteBatch */
+        DeleteBatch: {
+            items: components["schemas"]["Removal"][];
+            /** @default false */
+            atomic: boolean;
+            /** @default  */
+            why: string;
+        };
+        /** Draft */
+        Draft: {
+            key: string;
+            study_instance_uid: string;
+            /** Format: date-time */
+            saved_at: string;
+            content: unknown;
+        };
+        /** DraftEntry */
+        DraftEntry: {
+            key: string;
+            study_instance_uid: string;
+            /** Format: date-time */
+            saved_at: string;
+            bytes: number;
+        };
+        /** Edit */
+        Edit: {
+            /** Format: uuid */
+            id: string;
+            version: number;
+            patch: {
+                [key: string]: unknown;
+            };
+        };
+        /** EditBatch */
+        EditBatch: {
+            items: components["schemas"]["Edit"][];
+            /** @default false */
+            atomic: boolean;
         };
         /** EndedSessions */
         EndedSessions: {
@@ -1899,6 +2362,21 @@ export interface components {
             data: {
                 [key: string]: unknown;
             };
+        };
+        /**
+         * Geometry
+         * @default {
+         *       "type": "none"
+         *     }
+         */
+        Geometry: {
+            /** @enum {string} */
+            type: "point" | "probe" | "length" | "bidirectional" | "angle" | "cobb_angle" | "rectangle" | "ellipse" | "polygon" | "freehand" | "spline" | "arrow" | "box3d" | "line3d" | "none";
+            /** @enum {null|string} */
+            space?: "pixel" | "lps_mm" | null;
+            /** @default [] */
+            points: number[][];
+            closed?: boolean | null;
         };
         /** Group */
         Group: {
@@ -1939,6 +2417,33 @@ export interface components {
             created_at: string;
             started_at: string | null;
             finished_at: string | null;
+        };
+        /** LabelAttribute */
+        LabelAttribute: {
+            name: string;
+            /**
+             * @default text
+             * @enum {string}
+             */
+            type: "text" | "number" | "boolean" | "choice";
+            choices?: string[];
+            /** @default false */
+            required: boolean;
+            /** @default  */
+            label_en: string;
+            /** @default  */
+            label_ko: string;
+        };
+        /** LabelEdit */
+        LabelEdit: {
+            meaning?: string;
+            name_en?: string;
+            name_ko?: string;
+            color?: string;
+            attributes?: components["schemas"]["LabelAttribute"][];
+            required?: string[];
+            position?: number;
+            retired?: boolean;
         };
         /** LinkAnswer */
         LinkAnswer: {
@@ -1991,6 +2496,18 @@ export interface components {
             is_admin: boolean;
             projects: components["schemas"]["Membership"][];
         };
+        /** Measurement */
+        Measurement: {
+            name: string;
+            value: number;
+            unit: string;
+            concept?: components["schemas"]["Concept"] | null;
+            /**
+             * @default client
+             * @enum {string}
+             */
+            source: "server" | "client";
+        };
         /** Member */
         Member: {
             /** Format: uuid */
@@ -2042,6 +2559,27 @@ export interface components {
             scope: "full" | "limited" | "read_only";
             until?: string | null;
         };
+        /** NewAnnotation */
+        NewAnnotation: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid?: string | null;
+            sop_instance_uid?: string | null;
+            frame_number?: number | null;
+            kind: string;
+            geometry?: components["schemas"]["Geometry"];
+            label?: string | components["schemas"]["Concept"] | null;
+            attributes?: {
+                [key: string]: unknown;
+            };
+            measurements?: components["schemas"]["Measurement"][];
+            /** @default  */
+            description: string;
+            tracking_uid?: string | null;
+            /** @default  */
+            why: string;
+        };
         /** NewApiKey */
         NewApiKey: {
             name: string;
@@ -2069,6 +2607,24 @@ export interface components {
         NewGroupMember: {
             /** Format: uuid */
             user_id: string;
+        };
+        /** NewLabel */
+        NewLabel: {
+            /** Format: uuid */
+            project_id: string;
+            value: string;
+            scheme: string;
+            meaning: string;
+            /** @default  */
+            name_en: string;
+            /** @default  */
+            name_ko: string;
+            /** @default #e6550d */
+            color: string;
+            attributes?: components["schemas"]["LabelAttribute"][];
+            required?: string[];
+            /** @default 0 */
+            position: number;
         };
         /** NewManifest */
         NewManifest: {
@@ -2160,6 +2716,30 @@ export interface components {
             display_name: string;
             /** @default false */
             is_admin: boolean;
+        };
+        /** Page[DraftEntry] */
+        "Page_annotomy.annotations.drafts.DraftEntry_": {
+            items: components["schemas"]["DraftEntry"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ProjectLabel] */
+        "Page_annotomy.annotations.labels.ProjectLabel_": {
+            items: components["schemas"]["ProjectLabel"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Annotation] */
+        "Page_annotomy.annotations.schemas.Annotation_": {
+            items: components["schemas"]["Annotation"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[VersionEntry] */
+        "Page_annotomy.annotations.schemas.VersionEntry_": {
+            items: components["schemas"]["VersionEntry"][];
+            next: string | null;
+            total: number | null;
         };
         /** Page[ApiKey] */
         "Page_annotomy.identity.schemas.ApiKey_": {
@@ -2259,7 +2839,7 @@ export interface components {
         };
         /** Page[Version] */
         "Page_annotomy.segmentations.schemas.Version_": {
-            items: components["schemas"]["Version"][];
+            items: components["schemas"]["segmentations_schemas_Version"][];
             next: string | null;
             total: number | null;
         };
@@ -2412,6 +2992,24 @@ export interface components {
             valid_from: string | null;
             expires_at: string | null;
         };
+        /** ProjectLabel */
+        ProjectLabel: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            value: string;
+            scheme: string;
+            meaning: string;
+            name_en: string;
+            name_ko: string;
+            color: string;
+            attributes: components["schemas"]["LabelAttribute"][];
+            required: string[];
+            position: number;
+            retired: boolean;
+            version: number;
+        };
         /** ProjectStudy */
         ProjectStudy: {
             study_instance_uid: string;
@@ -2434,6 +3032,11 @@ export interface components {
             failed_last_hour: number;
             retried: number;
         };
+        /** Reason */
+        Reason: {
+            /** @default  */
+            why: string;
+        };
         /** RecoveryCodes */
         RecoveryCodes: {
             recovery_codes: string[];
@@ -2441,6 +3044,12 @@ export interface components {
         /** RefreshRequest */
         RefreshRequest: {
             refresh_token?: string | null;
+        };
+        /** Removal */
+        Removal: {
+            /** Format: uuid */
+            id: string;
+            version: number;
         };
         /** Reset */
         Reset: {
@@ -2451,11 +3060,26 @@ export interface components {
         ResetRequest: {
             username: string;
         };
+        /** Restore */
+        Restore: {
+            version: number;
+            /** @default  */
+            why: string;
+        };
         /** RestoredVersion */
         RestoredVersion: {
             version: number;
             /** @default  */
             why: string;
+        };
+        /** Result */
+        Result: {
+            status: number;
+            id?: string | null;
+            version?: number | null;
+            problem?: {
+                [key: string]: unknown;
+            } | null;
         };
         /** Role */
         Role: {
@@ -2584,6 +3208,11 @@ export interface components {
             expires_at: string;
             current: boolean;
         };
+        /** Settings */
+        Settings: {
+            /** @default false */
+            review_own: boolean;
+        };
         /** SignInWays */
         SignInWays: {
             sign_up: boolean;
@@ -2610,6 +3239,16 @@ export interface components {
                 [key: string]: components["schemas"]["SegmentStatistics"];
             };
         };
+        /** StepBatch */
+        StepBatch: {
+            /** @enum {string} */
+            step: "submit" | "approve" | "reject" | "reopen";
+            items: components["schemas"]["Removal"][];
+            /** @default false */
+            atomic: boolean;
+            /** @default  */
+            why: string;
+        };
         /** StepUp */
         StepUp: {
             password?: string | null;
@@ -2619,6 +3258,14 @@ export interface components {
             passkey?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** StoredReport */
+        StoredReport: {
+            study_instance_uid: string;
+            series_instance_uid: string;
+            sop_instance_uid: string;
+            included: number;
+            left_out: string[];
         };
         /** StudyAccess */
         StudyAccess: {
@@ -2687,20 +3334,32 @@ export interface components {
             first_bad?: number | null;
             problem?: string | null;
         };
-        /** Version */
-        Version: {
+        /** VersionEntry */
+        VersionEntry: {
             version: number;
-            label: string;
-            /** @enum {string} */
-            state: "proposal" | "draft" | "submitted" | "approved" | "rejected";
+            action: string;
+            changed: string[];
             why: string;
             /** Format: uuid */
             created_by: string;
-            created_by_name: string;
+            author: string;
             /** Format: date-time */
             created_at: string;
-            sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+        };
+        /** Version */
+        annotations_schemas_Version: {
+            version: number;
+            action: string;
+            why: string;
+            /** Format: uuid */
+            created_by: string;
+            author: string;
+            /** Format: date-time */
+            created_at: string;
+            content: {
+                [key: string]: unknown;
+            };
+            changes: components["schemas"]["Change"][];
         };
         /** Code */
         identity_schemas_Code: {
@@ -2717,6 +3376,21 @@ export interface components {
             value: string;
             scheme: string;
             meaning: string;
+        };
+        /** Version */
+        segmentations_schemas_Version: {
+            version: number;
+            label: string;
+            /** @enum {string} */
+            state: "proposal" | "draft" | "submitted" | "approved" | "rejected";
+            why: string;
+            /** Format: uuid */
+            created_by: string;
+            created_by_name: string;
+            /** Format: date-time */
+            created_at: string;
+            sop_instance_uid: string | null;
+            segments: components["schemas"]["Segment"][];
         };
     };
     responses: never;
@@ -2884,6 +3558,1008 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AccessRequest"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAnnotations: {
+        parameters: {
+            query?: {
+                /** @description A username or a user's id. */
+                author?: string | null;
+                created_before?: string | null;
+                created_from?: string | null;
+                cursor?: string | null;
+                /** @description The deleted ones instead. */
+                deleted?: boolean;
+                frame_number?: number | null;
+                geometry_type?: string | null;
+                kind?: string | null;
+                /** @description A code's value, or a label's text. */
+                label?: string | null;
+                limit?: number;
+                project_id?: string | null;
+                series_instance_uid?: string | null;
+                sop_instance_uid?: string | null;
+                /** @description Any of these states. */
+                state?: ("draft" | "submitted" | "approved" | "rejected")[] | null;
+                study_instance_uid?: string | null;
+                /** @description Part of description or label. */
+                text?: string | null;
+                updated_before?: string | null;
+                updated_from?: string | null;
+                /** @description summary leaves the geometry out. */
+                view?: "full" | "summary";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.annotations.schemas.Annotation_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAnnotation"];
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateAnnotations: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateBatch"];
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteAnnotations: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeleteBatch"];
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    EditAnnotations: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EditBatch"];
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ReviewAnnotations: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StepBatch"];
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAnnotationDrafts: {
+        parameters: {
+            query?: {
+                study_instance_uid?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.annotations.drafts.DraftEntry_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetAnnotationDraft: {
+        parameters: {
+            query: {
+                /** @description The study that is worked on. */
+                study_instance_uid: string;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Draft"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SaveAnnotationDraft: {
+        parameters: {
+            query: {
+                /** @description The study that is worked on. */
+                study_instance_uid: string;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DraftEntry"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteAnnotationDraft: {
+        parameters: {
+            query: {
+                /** @description The study that is worked on. */
+                study_instance_uid: string;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ExportAnnotations: {
+        parameters: {
+            query: {
+                /** @description A username or a user's id. */
+                author?: string | null;
+                created_before?: string | null;
+                created_from?: string | null;
+                /** @description The deleted ones instead. */
+                deleted?: boolean;
+                /** @description sr is of one study, gsps of one series. */
+                format: "json" | "csv" | "coco" | "sr" | "gsps";
+                frame_number?: number | null;
+                geometry_type?: string | null;
+                kind?: string | null;
+                /** @description A code's value, or a label's text. */
+                label?: string | null;
+                project_id?: string | null;
+                series_instance_uid?: string | null;
+                sop_instance_uid?: string | null;
+                /** @description Any of these states. */
+                state?: ("draft" | "submitted" | "approved" | "rejected")[] | null;
+                study_instance_uid?: string | null;
+                /** @description Part of description or label. */
+                text?: string | null;
+                updated_before?: string | null;
+                updated_from?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    StoreAnnotationReport: {
+        parameters: {
+            query?: {
+                /** @description A username or a user's id. */
+                author?: string | null;
+                created_before?: string | null;
+                created_from?: string | null;
+                /** @description The deleted ones instead. */
+                deleted?: boolean;
+                frame_number?: number | null;
+                geometry_type?: string | null;
+                kind?: string | null;
+                /** @description A code's value, or a label's text. */
+                label?: string | null;
+                project_id?: string | null;
+                series_instance_uid?: string | null;
+                sop_instance_uid?: string | null;
+                /** @description Any of these states. */
+                state?: ("draft" | "submitted" | "approved" | "rejected")[] | null;
+                study_instance_uid?: string | null;
+                /** @description Part of description or label. */
+                text?: string | null;
+                updated_before?: string | null;
+                updated_from?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredReport"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ImportAnnotations: {
+        parameters: {
+            query: {
+                project_id: string;
+                /** @description A report in the archive, instead of a body. */
+                sop_instance_uid?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetAnnotation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    EditAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    [key: string]: unknown;
+                };
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ApproveAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"] | null;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RejectAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"] | null;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ReopenAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"] | null;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RestoreAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Restore"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SubmitAnnotation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"] | null;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Annotation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAnnotationVersions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.annotations.schemas.VersionEntry_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetAnnotationVersion: {
+        parameters: {
+            query?: {
+                /** @description Compare with this version, not the one before. */
+                against?: number | null;
+            };
+            header?: never;
+            path: {
+                annotation_id: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["annotations_schemas_Version"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -3937,6 +5613,164 @@ export interface operations {
             };
         };
     };
+    ListLabels: {
+        parameters: {
+            query: {
+                project_id: string;
+                retired?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.annotations.labels.ProjectLabel_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateLabel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLabel"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectLabel"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetLabel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                label_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectLabel"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    EditLabel: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read. */
+                "If-Match"?: string | null;
+            };
+            path: {
+                label_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LabelEdit"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProjectLabel"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListModels: {
         parameters: {
             query?: never;
@@ -4270,6 +6104,84 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetAnnotationSettings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Settings"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SetAnnotationSettings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Settings"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Settings"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
