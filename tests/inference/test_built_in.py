@@ -21,8 +21,8 @@ from tests.inference.support import Scene, make_scene
 from tests.support.application import Application
 
 MNI_HEAD = Path(nilearn.__file__).parent / "datasets" / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-BRAIN_DICE_LEAST = 0.825
-"""training/head/evaluation.json has 0.827; the series' values are rounded to 16 bits."""
+BRAIN_DICE_LEAST = 0.87
+"""training/head/evaluation.json has 0.878; the series' values are rounded to 16 bits."""
 HIPPOCAMPUS_CM3 = (3.0, 6.0)
 """Both parts of one side, on the template: evaluation.json has 4.35 and 4.37."""
 
@@ -39,15 +39,16 @@ async def test_the_mni_head_gets_a_brain_and_two_hippocampi(application: Applica
     assert head["flags"] == ["coarse-mask"]
 
     found = await labels_of(application, scene, head)
-    assert dice(found > 0, brain_of_the_template()) >= BRAIN_DICE_LEAST
+    assert dice(on_the_template(found) > 0, brain_of_the_template()) >= BRAIN_DICE_LEAST
     # What the platform stored is what the model says of the same voxels, and again when asked again.
     actor = Actor(UUID((await scene.get("/users/me"))["id"]), "annotator")
     loaded = await load_volume(application.services, actor, scene.series_instance_uid)
     direct = builtin_runners()["head"].predict(loaded.volume, lambda _: None)
-    assert np.array_equal(found, direct.labels)
+    assert np.allclose(np.diag([-1.0, -1.0, 1.0, 1.0]) @ found.affine, loaded.volume.affine_lps, atol=1e-4)
+    assert np.array_equal(voxels(found), direct.labels)
     [first, second] = [one for one in (await scene.get("/predictions"))["items"] if one["model"] == "head"]
     assert first["input_digest"] == second["input_digest"]
-    assert np.array_equal(await labels_of(application, scene, second), found)
+    assert np.array_equal(voxels(await labels_of(application, scene, second)), voxels(found))
 
     for side in ("left", "right"):
         low, high = HIPPOCAMPUS_CM3
@@ -59,15 +60,25 @@ async def test_the_mni_head_gets_a_brain_and_two_hippocampi(application: Applica
     assert abs(total_mm3 - per_model) / per_model < 0.1  # the model measures on its own grid
 
 
-async def labels_of(application: Application, scene: Scene, prediction: Any) -> NDArray[np.uint8]:
-    """[k, j, i] on the grid of the template, as the export says it."""
+async def labels_of(application: Application, scene: Scene, prediction: Any) -> Any:
+    """The mask as a NIfTI image on the series' own grid, as the export says it."""
     path = f"/api/v1/segmentations/{prediction['segmentation_id']}/export?format=nifti"
     exported = await application.client.get(path, headers=scene.headers)
     assert exported.status_code == 200, exported.text
     data = gzip.decompress(exported.content) if exported.content[:2] == b"\x1f\x8b" else exported.content
-    image: Any = Nifti1Image.from_bytes(data)
+    return Nifti1Image.from_bytes(data)
+
+
+def on_the_template(image: Any) -> NDArray[np.uint8]:
+    """[k, j, i] in the order of the template's file: the series' slices stand upright, which the file's do not."""
+    turned: Any = nib.as_closest_canonical(image)  # pyright: ignore[reportPrivateImportUsage]
     template: Any = nib.load(MNI_HEAD)  # pyright: ignore[reportPrivateImportUsage]
-    assert np.allclose(image.affine, template.affine, atol=1e-4)
+    assert np.allclose(turned.affine, template.affine, atol=1e-4)
+    return voxels(turned)
+
+
+def voxels(image: Any) -> NDArray[np.uint8]:
+    """[k, j, i]"""
     return np.asarray(image.dataobj).T.astype(np.uint8)
 
 

@@ -178,7 +178,7 @@ def test_an_http_process_imports_no_network_runtime() -> None:
     code = (
         "import sys, annotomy.app; from annotomy.inference.runners.installed import installed_cards\n"
         "assert [card.name for card in installed_cards()] == ['head', 'hippocampus']\n"
-        "print([name for name in ('onnxruntime', 'scipy', 'cc3d') if name in sys.modules])"
+        "print([name for name in ('onnxruntime', 'scipy.ndimage', 'cc3d') if name in sys.modules])"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"

@@ -20,8 +20,8 @@ from annotomy.inference.runners.builtin import builtin_runners
 from annotomy.ports import ModelOutput, ModelRefusal, Volume
 from tests.support.shared_data import shared_data_folder
 
-# Measured 0.827 against the mask that nilearn computes; the model is coarse and says so.
-BRAIN_DICE_LEAST = 0.80
+# Measured 0.878 against the mask that nilearn computes; the model is coarse and says so.
+BRAIN_DICE_LEAST = 0.85
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MNI_HEAD = Path(nilearn.__file__).parent / "datasets" / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 

@@ -112,6 +112,7 @@ class LiveUpdates:
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         if after is None:
+            await number_new_events(self._services.db)  # what has happened already is not news
             async with self._services.db.read(actor) as tx:
                 after = await last_position(tx)
         yield f"retry: {int(RECONNECT_S * 1000)}\nid: {after}\n\n".encode()

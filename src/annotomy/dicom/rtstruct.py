@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RTStructureSetStorage
-from scipy import ndimage
 
 from annotomy.dicom.seg import Coded, SegIdentity, rgb_of
 
@@ -48,6 +47,8 @@ class ImageReference:
 
 def contours(mask: NDArray[np.bool_]) -> list[list[Point]]:
     """Closed outlines of a slice, one for each part (connected by edges), holes joined in."""
+    from scipy import ndimage  # heavy, and few processes ever write contours
+
     labelled: Any = ndimage.label(mask)  # the function's type is a union that depends on its arguments
     parts, count = labelled
     outlines: dict[int, list[Point]] = {}

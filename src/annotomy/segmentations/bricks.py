@@ -12,7 +12,6 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 from numpy.typing import NDArray
-from scipy import ndimage
 
 BRICK_SLICES = 16
 ZSTD_LEVEL = 3
@@ -135,6 +134,8 @@ def brick_count(shape_kji: tuple[int, int, int]) -> int:
 
 def of_labels(labels: NDArray[Any], segment_numbers: Iterable[int]) -> MaskSet:
     """From a label map: each segment is where the voxel has its number."""
+    from scipy import ndimage  # heavy, and most processes only read masks
+
     numbers = set(segment_numbers)
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
     bricks: dict[BrickKey, Brick] = {}
