@@ -24,7 +24,7 @@ class Instance:
 
 def uid(kind: int, salt: int, number: int) -> str:
     """One length for all, so that bytes can be replaced in place."""
-    return f"{ROOT_UID}.{kind}.1{salt:07d}.1{number:08d}"
+    return f"{ROOT_UID}.{kind}.1{salt:07d}.1{number:010d}"
 
 
 def study(salt: int, *, instances: int, size: int, series: int = 1, number: int = 0) -> list[Instance]:
