@@ -45,6 +45,10 @@ def document(app: Litestar) -> Json:
         for operation in (item[method] for method in sorted(_METHODS & item.keys())):
             _add_path_parameters(path, operation)
             _drop_null_bodies(operation)
+    for component in schema["components"]["schemas"].values():
+        if "properties" in component:
+            # Of the field that happened to be met first, which differs from start to start; it is none of the type's.
+            component.pop("default", None)
     return schema
 
 

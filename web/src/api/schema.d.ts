@@ -2363,12 +2363,7 @@ export interface components {
                 [key: string]: unknown;
             };
         };
-        /**
-         * Geometry
-         * @default {
-         *       "type": "none"
-         *     }
-         */
+        /** Geometry */
         Geometry: {
             /** @enum {string} */
             type: "point" | "probe" | "length" | "bidirectional" | "angle" | "cobb_angle" | "rectangle" | "ellipse" | "polygon" | "freehand" | "spline" | "arrow" | "box3d" | "line3d" | "none";
