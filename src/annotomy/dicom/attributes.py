@@ -45,6 +45,8 @@ def text_of(dataset: Dataset, keyword: str) -> str:
         value = dataset.get(keyword)
         values = value if isinstance(value, MultiValue) else [value]
         return "\\".join("" if item is None else str(item) for item in values).replace("\0", "").strip()
+    except MemoryError:
+        raise  # the server's trouble, not the value's
     except Exception:  # noqa: BLE001 - pydicom's converters raise whatever the bytes provoke; such a value is none
         return ""
 
@@ -53,6 +55,8 @@ def json_of(dataset: Dataset, keyword: str) -> dict[str, Any] | None:
     """DICOM JSON of one attribute; None when it is missing or cannot be read."""
     try:
         return dataset[keyword].to_json_dict(None, MAX_VALUE_BYTES) if keyword in dataset else None
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - as above
         return None
 
@@ -66,6 +70,8 @@ def whole_json_of(dataset: Dataset, threshold_bytes: int, bulk_handler: Callable
     for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over elements, and converts them
         try:
             found[f"{tag:08X}"] = dataset[tag].to_json_dict(bulk_handler, threshold_bytes)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001, S112 - as in text_of
             continue
     return found
