@@ -95,6 +95,13 @@ def test_a_damaged_identifier_is_no_crash(data: st.DataObject) -> None:
         read_identifier(message(bytes(encoded), EXPLICIT))
 
 
+@pytest.mark.parametrize("vr", [b"SL", b"US", b"FL"])
+def test_a_number_of_five_bytes_is_refused(vr: bytes) -> None:
+    encoded = b"\x08\x00\x52\x00CS\x06\x00STUDY " + b"\x70\x00\x52\x00" + vr + b"\x05\x00abcde"
+    with pytest.raises(BadRequest):
+        read_identifier(message(encoded, EXPLICIT))
+
+
 def test_sequences_a_thousand_deep_are_refused() -> None:
     deep = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     with pytest.raises(BadRequest):

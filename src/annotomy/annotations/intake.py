@@ -11,7 +11,6 @@ from uuid import UUID
 import msgspec
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from annotomy.actor import Actor
 from annotomy.annotations.batch import MAX_ITEMS, Result, take_in
@@ -20,6 +19,7 @@ from annotomy.annotations.schemas import NewAnnotation
 from annotomy.annotations.structured_report import Found, from_group
 from annotomy.archive.retrieve import locate_one, read_dataset
 from annotomy.dicom.sr import read_report
+from annotomy.dicom.unreadable import UNREADABLE
 from annotomy.errors import BadRequest, TooLarge
 from annotomy.services import Services
 
@@ -63,7 +63,7 @@ async def import_report(services: Services, actor: Actor, project_id: UUID, data
         raise TooLarge("The report is over the limit.", limit_bytes=MAX_REPORT_BYTES)
     try:
         dataset = await asyncio.to_thread(lambda: dcmread(io.BytesIO(data)))
-    except (InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except UNREADABLE as error:
         raise UnreadableReport("The bytes are no DICOM file.") from error
     return await _import_report(services, actor, project_id, dataset)
 
@@ -71,7 +71,7 @@ async def import_report(services: Services, actor: Actor, project_id: UUID, data
 async def _import_report(services: Services, actor: Actor, project_id: UUID, dataset: Dataset) -> list[Result]:
     try:
         groups = await asyncio.to_thread(read_report, dataset)
-    except (ValueError, AttributeError, TypeError, IndexError, KeyError) as error:
+    except UNREADABLE as error:
         raise UnreadableReport("The object is no measurement report that can be read.") from error
     _limit(len(groups))
     study = str(dataset.get("StudyInstanceUID", ""))

@@ -17,6 +17,8 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
+from annotomy.dicom.unreadable import UNREADABLE
+
 MAX_FRAME_SAMPLES = 1 << 28
 """rows x columns x samples of one frame: 16384 x 16384, above what scanners and slide tiles make."""
 
@@ -33,7 +35,7 @@ def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
     """Raw values of one frame (from 0): (rows, columns), or (rows, columns, 3) in RGB for colour. Raises PixelError."""
     try:
         samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
-    except (AttributeError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise PixelError("The frame's dimensions are missing or no numbers.") from error
     if not 0 < samples <= MAX_FRAME_SAMPLES:
         raise PixelError("The frame's dimensions are out of bounds.")
@@ -43,16 +45,7 @@ def decode_frame(dataset: Dataset, frame_index: int) -> NDArray[Any]:
         if dataset.BitsAllocated == 1 and not UID(dataset.file_meta.TransferSyntaxUID).is_compressed:
             return _bit_frame(dataset, frame_index, samples)
         values = pixel_array(dataset, index=frame_index)
-    except (
-        ValueError,
-        RuntimeError,
-        NotImplementedError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        KeyError,
-        OSError,
-    ) as error:
+    except (RuntimeError, *UNREADABLE) as error:  # codecs tell their faults by RuntimeError
         raise PixelError(f"The frame cannot be decoded ({type(error).__name__}).") from error
     return np.asarray(values)
 
@@ -87,7 +80,7 @@ def modality_values(dataset: Dataset, values: NDArray[Any]) -> NDArray[np.float3
     """Stored values to modality units (HU for CT) by the rescale or modality LUT (PS3.3 C.11.1)."""
     try:
         return np.asarray(apply_modality_lut(values, dataset), np.float32)
-    except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise PixelError(f"The modality look-up table cannot be applied ({type(error).__name__}).") from error
 
 
@@ -113,7 +106,7 @@ def render_values(
     if photometric == "PALETTE COLOR":
         try:
             coloured = apply_color_lut(values, dataset)
-        except (ValueError, AttributeError, TypeError, IndexError, KeyError, NotImplementedError) as error:
+        except UNREADABLE as error:
             raise PixelError(f"The palette cannot be applied ({type(error).__name__}).") from error
         return np.asarray(coloured >> 8 if coloured.dtype == np.uint16 else coloured, np.uint8)
     if values.ndim == 3:

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from annotomy.dicom.geometry import GeometryError, Plane, functional_group, planes_of
 from annotomy.dicom.pixels import decode_frame
 from annotomy.dicom.seg import ANATOMICAL_STRUCTURE, Coded
+from annotomy.dicom.unreadable import UNREADABLE
 
 SEG_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 HALF = 0.5
@@ -82,7 +83,7 @@ def read_seg(data: bytes) -> SegRead:
     try:
         frames = tuple(_frames(dataset, form))
         segments = tuple(_segment(item) for item in dataset.SegmentSequence if int(item.SegmentNumber) > 0)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise SegError("The object lacks what describes its segments or frames.") from error
     if not segments:
         raise SegError("The object describes no segment.")

@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from annotomy.dicom.part10 import data_set_start
 from annotomy.dicom.pixels import PixelError, decode_frame
+from annotomy.dicom.unreadable import UNREADABLE
 
 MAX_FILE_BYTES = 256 << 20
 """The file, its decoded pixels and what is written of them are in memory together."""
@@ -35,16 +36,7 @@ def to_uncompressed(file: bytes, transfer_syntax_uid: str) -> bytes:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         buffer = io.BytesIO()
         dataset.save_as(buffer, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
-    except (
-        PixelError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        KeyError,
-        EOFError,
-        OSError,
-    ) as error:
+    except (PixelError, *UNREADABLE) as error:
         raise TranscodeError(type(error).__name__) from error
     written = buffer.getvalue()
     return written[data_set_start(written) :]

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from annotomy.actor import Actor
 from annotomy.archive.retrieve import InstanceLocation, locate
+from annotomy.dicom.unreadable import UNREADABLE
 from annotomy.dimse.command import E, Field, response_to
 from annotomy.dimse.dialogue import Dialogue, Message
 from annotomy.dimse.identifiers import read_data_set, write_data_set
@@ -112,7 +113,7 @@ def _read_request(peer: Peer, message: Message) -> ReportCommitment:
             for item in asked.ReferencedSOPSequence
         ]
         transaction_uid = str(asked.TransactionUID)
-    except (AttributeError, TypeError) as error:
+    except UNREADABLE as error:
         raise BadRequest("The request lacks its transaction UID or its list of instances.") from error
     if not 1 <= len(references) <= MAX_REFERENCES:
         raise BadRequest("The request names no instance, or too many.")

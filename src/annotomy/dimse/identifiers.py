@@ -12,6 +12,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.multival import MultiValue
 
+from annotomy.dicom.unreadable import UNREADABLE
 from annotomy.dimse.dialogue import Message
 from annotomy.dimse.negotiation import BIG_ENDIAN, IMPLICIT, PATIENT_ROOT_FIND, PATIENT_ROOT_GET, PATIENT_ROOT_MOVE
 from annotomy.errors import BadRequest
@@ -41,7 +42,7 @@ def read_identifier(message: Message) -> Identifier:
     data_set = read_data_set(message)
     try:
         return _interpret(data_set, message.context.abstract_syntax)
-    except (ValueError, TypeError, AttributeError, NotImplementedError, RecursionError, KeyError, LookupError) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"The identifier cannot be read ({type(error).__name__}).") from error
 
 
@@ -57,16 +58,7 @@ def read_data_set(message: Message) -> Dataset:
             if len(data_set) > MAX_KEYS:
                 raise BadRequest("The data set has too many attributes.")
             data_set.decode()
-    except (
-        EOFError,
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        RecursionError,
-        LookupError,
-    ) as error:
+    except UNREADABLE as error:
         raise BadRequest(f"The data set cannot be read ({type(error).__name__}).") from error
     return data_set
 
