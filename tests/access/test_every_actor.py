@@ -69,6 +69,14 @@ async def test_every_operation_declares_what_it_demands(application: Application
     assert undeclared == [], 'give these routes opt={"permission": ...}'
 
 
+async def test_methods_that_no_route_declares_are_refused(application: Application, world: World) -> None:
+    for one in operations(application):
+        path = re.sub(r"\{(\w+)\}", lambda found: world.ids[found[1]], one.path)
+        for method in ("TRACE", "CONNECT", "PROPFIND"):
+            answer = await application.client.request(method, path, headers=world.people["owner"])
+            assert answer.status_code in (404, 405), f"{method} {one.path}: {answer.status_code}"
+
+
 async def test_nobody_gets_in_without_a_valid_credential(
     application: Application, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

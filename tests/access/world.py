@@ -256,9 +256,8 @@ async def world(application: Application) -> AsyncIterator[World]:
             await post("/api-keys", {"name": scope, "scopes": [scope]}, people["outsider"])
         )
     elsewhere = (await post("/projects", {"name": "another of the owner's"}))["id"]
-    people["expired key"], people["revoked key"] = (
-        _bearer(await post("/api-keys", {"name": name})) for name in ("expired", "revoked")
-    )
+    for name in ("expired", "revoked"):
+        people[f"{name} key"] = _bearer(await post("/api-keys", {"name": name}))
     people["key of another project"] = _bearer(await post("/api-keys", {"name": "bound", "project_id": elsewhere}))
     job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     target = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
