@@ -137,12 +137,12 @@ async def _credential(application: Application, world: World, actor: str) -> dic
     if actor == "anonymous":
         return {}
     if actor == "system administrator":
-        person = await application.add_user("system administrator")
+        person = await application.add_user("system_administrator")
         async with application.services.db.write(SYSTEM) as tx:
             await tx.execute(
                 "insert into global_roles (user_id, role) values ($1, 'system_administrator')", person.user_id
             )
-        return await application.headers("system administrator")
+        return await application.headers("system_administrator")
     return world.people[actor]
 
 
