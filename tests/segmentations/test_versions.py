@@ -60,6 +60,14 @@ class Editor(Client):
             headers={**self.headers, "If-Match": f'"{version}"'},
         )
 
+    async def delete(self, segmentation_id: str, version: int, **body: Any) -> Any:
+        return await self.application.client.request(
+            "DELETE",
+            f"/api/v1/segmentations/{segmentation_id}",
+            content=json.dumps(body) if body else b"",
+            headers={**self.headers, "If-Match": f'"{version}"'},
+        )
+
     async def restore(self, segmentation_id: str, base: int, version: int) -> Any:
         return await self.application.client.post(
             f"/api/v1/segmentations/{segmentation_id}/restore",
@@ -128,6 +136,45 @@ async def test_a_restored_version_is_a_new_one_and_everything_between_stays(appl
     first = (await editor.get(f"/{segmentation_id}/statistics", version=1)).json()["segments"]
     third = (await editor.get(f"/{segmentation_id}/statistics", version=3)).json()["segments"]
     assert first == third
+
+
+async def test_a_deleted_segmentation_is_gone_from_every_list_and_any_version_brings_it_back(
+    application: Application,
+) -> None:
+    _, editor, segmentation_id, masks = await begun(application)
+    gone = await editor.delete(segmentation_id, 1, why="wrong series")
+    assert (gone.status_code, gone.headers["etag"]) == (204, '"2"')
+    for path in ("", "/segments", "/masks", "/statistics", "/export"):
+        answer = await application.client.get(f"/api/v1/segmentations/{segmentation_id}{path}", headers=editor.headers)
+        assert answer.status_code == 404, path
+        assert answer.json()["type"].endswith(":segmentation-deleted"), answer.text
+    assert (await editor.get("")).json()["total"] == 0
+    assert [one["id"] for one in (await editor.get("", deleted=True)).json()["items"]] == [segmentation_id]
+    assert (await editor.save(segmentation_id, whole({1: ~masks[1]}), 2)).status_code == 404
+    assert (await editor.delete(segmentation_id, 2)).status_code == 404
+    versions = (await editor.get(f"/{segmentation_id}/versions")).json()["items"]
+    assert [(v["version"], v["deleted"], v["why"]) for v in versions] == [(2, True, "wrong series"), (1, False, "")]
+    assert np.array_equal((await editor.masks(segmentation_id, 1))[1], masks[1])
+    restored = await editor.restore(segmentation_id, 2, 1)
+    assert (restored.status_code, restored.json()["version"]) == (201, 3), restored.text
+    assert (await editor.get("")).json()["total"] == 1
+    found = await editor.masks(segmentation_id, 3)
+    assert all(np.array_equal(found[number], mask) for number, mask in masks.items() if mask.any())
+
+
+async def test_who_deletes_a_segmentation_is_a_matter_of_role_and_state(application: Application) -> None:
+    project, editor, segmentation_id, _ = await begun(application)
+    await add_member(application, project, "annotator", "annotator")
+    await application.add_user("stranger")
+    annotator = Editor(application, await application.headers("annotator"))
+    stranger = Editor(application, await application.headers("stranger"))
+    assert (await annotator.delete(segmentation_id, 1)).status_code == 403, "somebody else's"
+    assert (await stranger.delete(segmentation_id, 1)).status_code == 404
+    assert (await editor.delete(segmentation_id, 5)).status_code == 404, "no such version"
+    assert (await editor.change(segmentation_id, 1, state="submitted")).status_code == 200
+    assert (await editor.delete(segmentation_id, 1)).status_code == 412
+    assert (await editor.delete(segmentation_id, 2)).status_code == 409
+    assert (await editor.get(f"/{segmentation_id}")).json()["version"] == 2
 
 
 async def test_a_lost_race_is_told_with_who_when_and_what_and_changes_nothing(application: Application) -> None:
