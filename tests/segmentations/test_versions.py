@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from annotomy.archive.retrieve import locate, read_instance
 from annotomy.segmentations.bricks import BRICK_SLICES
 from tests.segmentations.placed_series import Placed, Project, add_member, some_masks
+from tests.segmentations.test_create import masks_by_highdicom
 from tests.segmentations.test_interchange import Client, created, decoded, started
 from tests.support.application import Application
+from tests.support.jobs import run_queued_jobs
 
 TALL = Placed(shape_kji=(40, 7, 9))
 
@@ -240,6 +243,38 @@ async def test_state_goes_its_way_by_who_may(application: Application) -> None:
         ("submitted", "ready", "owner"),
         ("draft", "", "owner"),
     ]
+
+
+async def test_an_approved_version_becomes_a_seg_of_the_archive_that_is_its_authors_work(
+    application: Application,
+) -> None:
+    project, editor, segmentation_id, masks = await begun(application)
+    await add_member(application, project, "reviewer", "reviewer")
+    reviewer = Editor(application, await application.headers("reviewer"))
+    edited = {**masks, 1: ~masks[1]}
+    assert (await editor.save(segmentation_id, whole({1: edited[1]}), 1)).status_code == 201
+    assert (await editor.change(segmentation_id, 2, state="submitted")).status_code == 200
+    assert (await reviewer.change(segmentation_id, 3, state="approved")).status_code == 200
+    await run_queued_jobs(application.services)
+    found = (await editor.get(f"/{segmentation_id}")).json()
+    exported = (await editor.get(f"/{segmentation_id}/export", version=4)).content
+    async with application.services.db.read(project.admin) as tx:
+        [at] = await locate(tx, sop_instance_uid=found["sop_instance_uid"])
+        [first] = await locate(tx, sop_instance_uid=(await versions_of(editor, segmentation_id))[1]["sop_instance_uid"])
+        owner = await tx.fetchval("select owner_id from series where series_instance_uid = $1", at.series_instance_uid)
+    assert at.series_instance_uid == first.series_instance_uid
+    assert owner == project.admin.user_id
+    kept = await read_instance(application.services, at)
+    assert kept == exported
+    read = masks_by_highdicom(kept, TALL)
+    assert all(np.array_equal(read[number], edited[number]) for number in (1, 2))
+    await run_queued_jobs(application.services)
+    assert (await editor.get(f"/{segmentation_id}")).json()["sop_instance_uid"] == found["sop_instance_uid"]
+
+
+async def versions_of(editor: Editor, segmentation_id: str) -> dict[int, Any]:
+    items = (await editor.get(f"/{segmentation_id}/versions")).json()["items"]
+    return {item["version"]: item for item in items}
 
 
 async def test_who_is_no_member_finds_nothing_and_a_viewer_writes_nothing(application: Application) -> None:

@@ -13,8 +13,10 @@ from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import NotFound, PreconditionFailed
 from annotomy.events import Event, emit
+from annotomy.jobs.queue import enqueue
 from annotomy.projects.access import Permission, require, require_own_or_all
 from annotomy.segmentations import query
+from annotomy.segmentations.archiving import ArchiveSegmentation
 from annotomy.segmentations.body import decode
 from annotomy.segmentations.bricks import Brick, BrickKey
 from annotomy.segmentations.errors import SegmentationState, SegmentsInvalid
@@ -127,6 +129,8 @@ async def change_segmentation(
     version = await _write_version(tx, row, state=target, label=label, why=why)
     changed = "segmentation.state_changed" if target != row["state"] else "segmentation.edited"
     await _tell(tx, row, changed, version, target, {"before": row["state"]})
+    if changed == "segmentation.state_changed" and target == "approved":
+        await enqueue(tx, ArchiveSegmentation(row["id"], version), project_id=row["project_id"])
     return version
 
 

@@ -21,7 +21,8 @@ everybody's work or it is one's own."""
 
 _COLUMNS = (
     "g.id, g.project_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"
-    " g.prediction_id, g.created_by, g.created_at, g.updated_at, g.deleted_at, n.shape_kji, n.affine_lps, n.sop_instance_uid"
+    " g.prediction_id, g.created_by, g.created_at, g.updated_at, g.deleted_at, n.shape_kji, n.affine_lps, n.sop_instance_uid, n.created_at as made_at,"
+    " (select u.username from users u where u.id = n.created_by) as made_by"
 )
 _FROM = " from segmentations g join segmentation_versions n on n.segmentation_id = g.id and n.version = g.version"
 SEGMENT_COLUMNS = "segment_number, label, code, category, algorithm, color, statistics"
@@ -104,8 +105,9 @@ async def get_version(tx: ReadTx, segmentation_id: UUID, version: int | None) ->
     if version == found["version"]:
         return found
     row = await tx.fetchrow(
-        "select version, label, state, shape_kji, affine_lps, sop_instance_uid from segmentation_versions"
-        " where segmentation_id = $1 and version = $2",
+        "select n.version, n.label, n.state, n.shape_kji, n.affine_lps, n.sop_instance_uid, n.created_at as made_at,"
+        " u.username as made_by from segmentation_versions n join users u on u.id = n.created_by"
+        " where n.segmentation_id = $1 and n.version = $2",
         segmentation_id, version,
     )  # fmt: skip
     if row is None:
