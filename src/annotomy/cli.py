@@ -5,6 +5,8 @@ Heavy imports stand inside the commands that need them: `serve` has to answer so
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import click
@@ -19,7 +21,9 @@ from annotomy.errors import Problem
 from annotomy.identity.commands import add_commands as add_identity_commands
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.audit_commands import audit_commands
 from annotomy.ops.commands import doctor_command
+from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
 

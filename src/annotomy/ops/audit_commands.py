@@ -26,7 +26,11 @@ def audit_commands(opened: OpenServices) -> click.Group:
 
 def _verify(opened: OpenServices) -> click.Command:
     @click.command("verify")
-    @click.option("--segment", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The file of a segment instead; needs no database.")
+    @click.option(
+        "--segment",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="The file of a segment instead; needs no database.",
+    )
     @click.option("--public-key", help="Hexadecimal, for --segment where the audit key is not at hand.")
     def verify(segment: Path | None, public_key: str | None) -> None:
         """Check the whole hash chain; names the first bad record and exits 1 when there is one."""
@@ -57,9 +61,13 @@ def _verify_segment(settings: Settings, path: Path, public_key: str | None) -> N
 
     if public_key is None:
         if settings.audit.key is None and not (settings.data_dir / "keys" / "audit.key").exists():
-            raise click.ClickException("Neither the audit key (ANNOTOMY_DATA, ANNOTOMY_AUDIT_KEY) nor --public-key is given.")
+            raise click.ClickException(
+                "Neither the audit key (ANNOTOMY_DATA, ANNOTOMY_AUDIT_KEY) nor --public-key is given."
+            )
         key = asyncio.run(load_audit_key(settings.data_dir, settings.audit.key))
-        verdict = verify_file(path, signing_key(key).public_key().public_bytes_raw(), lambda *one: chain_hash(key, *one))
+        verdict = verify_file(
+            path, signing_key(key).public_key().public_bytes_raw(), lambda *one: chain_hash(key, *one)
+        )
     else:
         try:
             verdict = verify_file(path, bytes.fromhex(public_key))
@@ -70,13 +78,23 @@ def _verify_segment(settings: Settings, path: Path, public_key: str | None) -> N
         raise click.ClickException(f"{place}{verdict.problem}.")
     seal = verdict.seal
     assert seal is not None
-    how = "each in the hash chain" if verdict.chained else "as the seal says; without the audit key their hashes are not computed anew"
+    how = (
+        "each in the hash chain"
+        if verdict.chained
+        else "as the seal says; without the audit key their hashes are not computed anew"
+    )
     click.echo(f"Segment {seal.number} ({seal.month}): records {seal.first_seq} to {seal.last_seq}, {how}.")
 
 
 def _export(opened: OpenServices) -> click.Command:
     @click.command("export")
-    @click.option("--format", "form", type=click.Choice(["dicom", "fhir", "jsonl"]), required=True, help="DICOM audit messages (XML), FHIR R4 AuditEvents (NDJSON) or JSON lines.")
+    @click.option(
+        "--format",
+        "form",
+        type=click.Choice(["dicom", "fhir", "jsonl"]),
+        required=True,
+        help="DICOM audit messages (XML), FHIR R4 AuditEvents (NDJSON) or JSON lines.",
+    )
     @click.option("--since", type=click.DateTime(), help="From this moment on (UTC).")
     @click.option("--until", type=click.DateTime(), help="Before this moment (UTC).")
     @click.option("--reason", required=True, help="Why; it is recorded.")
@@ -96,7 +114,7 @@ def _export(opened: OpenServices) -> click.Command:
                 async for piece in made.body:
                     output.write(piece)
 
-        _run(write())
+        asyncio.run(write())
 
     return export
 
@@ -111,14 +129,16 @@ def _seal(opened: OpenServices) -> click.Command:
             async with opened(Settings.from_environment()) as services:
                 return await seal_months(services)
 
-        click.echo(f"{_run(work())} segments sealed.")
+        click.echo(f"{asyncio.run(work())} segments sealed.")
 
     return seal
 
 
 def _segments(opened: OpenServices) -> click.Command:
     @click.command("segments")
-    @click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write their files into this folder.")
+    @click.option(
+        "--write", type=click.Path(file_okay=False, path_type=Path), help="Write their files into this folder."
+    )
     def segments(write: Path | None) -> None:
         """List the sealed segments, and the public key that verifies their files."""
         from annotomy.ops.audit_chain import AuditChain
@@ -130,7 +150,11 @@ def _segments(opened: OpenServices) -> click.Command:
                     found = [(one, (await segment_address(tx, one.number))[1]) for one in await list_segments(tx)]
                 click.echo(f"public key {AuditChain(services.db, services.settings.data_dir).public_key.hex()}")
                 for one, address in found:
-                    state = f"dropped {one.dropped_at:%Y-%m-%d}" if one.dropped_at else f"kept until {one.keep_until:%Y-%m-%d}"
+                    state = (
+                        f"dropped {one.dropped_at:%Y-%m-%d}"
+                        if one.dropped_at
+                        else f"kept until {one.keep_until:%Y-%m-%d}"
+                    )
                     click.echo(f"{one.number:4} {one.month} records {one.first_seq}-{one.last_seq} {state}")
                     if write is not None:
                         write.mkdir(parents=True, exist_ok=True)
@@ -138,7 +162,7 @@ def _segments(opened: OpenServices) -> click.Command:
                             async for piece in services.blobs.stream(address):
                                 file.write(piece)
 
-        _run(work())
+        asyncio.run(work())
 
     return segments
 
@@ -154,22 +178,13 @@ def _drop(opened: OpenServices) -> click.Command:
             async with opened(Settings.from_environment()) as services:
                 return await drop_due(services, reason=reason)
 
-        gone = _run(work())
+        gone = asyncio.run(work())
         for one in gone:
             click.echo(f"Segment {one.number} ({one.month}): {one.records} records dropped.")
         if not gone:
             click.echo("Nothing is due.")
 
     return drop
-
-
-def _run(work: Any) -> Any:
-    from annotomy.errors import Problem
-
-    try:
-        return asyncio.run(work)
-    except Problem as problem:
-        raise click.ClickException(problem.detail) from problem
 
 
 def _utc(moment: datetime | None) -> datetime | None:

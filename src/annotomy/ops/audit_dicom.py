@@ -46,7 +46,10 @@ def message_of(line: AuditLine, site: str) -> bytes:
 
 def _participants(line: AuditLine, event: Code, site: str) -> list[str]:
     takes_in = line.action in ("study.stored", "upload.received")
-    network = {"NetworkAccessPointID": line.source, "NetworkAccessPointTypeCode": "2" if is_address(line.source) else "1"}
+    network = {
+        "NetworkAccessPointID": line.source,
+        "NetworkAccessPointTypeCode": "2" if is_address(line.source) else "1",
+    }
     user = {"UserID": line.actor, "AlternativeUserID": str(line.actor_id), "UserIsRequestor": "true", **network}
     server = {"UserID": site, "UserIsRequestor": "false"}
     if event not in _MOVING:

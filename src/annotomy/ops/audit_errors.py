@@ -9,4 +9,3 @@ class SegmentNotDue(Conflict):
 
     slug = "segment-not-due"
     title = "The records must be kept"
-

@@ -63,7 +63,9 @@ async def begin(services: Services, actor: Actor, asked: AuditFilter, form: Form
         entry = looked_at("audit.exported", asked, format=form, records=records)
         await record(tx, msgspec.structs.replace(entry, reason=reason.strip()))
     site = services.settings.http.public_url or "annotomy"
-    return Exported(_body(services, actor, asked, FORMS[form], upto, site), FORMS[form].media_type, f"audit.{FORMS[form].suffix}")
+    return Exported(
+        _body(services, actor, asked, FORMS[form], upto, site), FORMS[form].media_type, f"audit.{FORMS[form].suffix}"
+    )
 
 
 async def _body(

@@ -53,7 +53,11 @@ async def get_report(
     return made
 
 
-@get("/reviews", operation_id="ListAuditReviews", opt={"permission": "audit.read", "audit": "audit.viewed", "audit_first": True})
+@get(
+    "/reviews",
+    operation_id="ListAuditReviews",
+    opt={"permission": "audit.read", "audit": "audit.viewed", "audit_first": True},
+)
 async def get_reviews(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[Review]:
     """The months that are over, the newest first, and who signed their review. Without the reports."""
     async with services.db.read(actor) as tx:
@@ -62,7 +66,11 @@ async def get_reviews(actor: NamedDependency[Actor], services: NamedDependency[S
     return Page(items=reviews, next=None, total=len(reviews))
 
 
-@get("/reviews/{month:str}", operation_id="GetAuditReview", opt={"permission": "audit.read", "audit": "audit.viewed", "audit_first": True})
+@get(
+    "/reviews/{month:str}",
+    operation_id="GetAuditReview",
+    opt={"permission": "audit.read", "audit": "audit.viewed", "audit_first": True},
+)
 async def get_one_review(
     month: FromPath[str], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Review:

@@ -72,7 +72,9 @@ async def list_audit(
         rows = await search(tx, asked, projects, after=after, order=order, limit=limit)
         total = await count(tx, asked, projects) if with_total else None
     queue: AuditQueue = state.audit_queue
-    await queue.note_durably(actor, looked_at("audit.viewed", asked, after=after, order=order, records=len(rows[:limit])))
+    await queue.note_durably(
+        actor, looked_at("audit.viewed", asked, after=after, order=order, records=len(rows[:limit]))
+    )
     lines = [line_of(row) for row in rows[:limit]]
     return Page(items=lines, next=str(lines[-1].seq) if len(rows) > limit else None, total=total)
 

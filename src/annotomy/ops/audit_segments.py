@@ -74,7 +74,9 @@ async def seal_months(services: Services) -> int:
 async def _seal_next(services: Services, chain: AuditChain) -> bool:
     this_month = services.clock.now().astimezone(UTC).strftime("%Y-%m")
     async with services.db.read(SYSTEM) as tx:
-        last = await tx.fetchrow("select number, month, last_seq, last_hash from audit_segments order by number desc limit 1")
+        last = await tx.fetchrow(
+            "select number, month, last_seq, last_hash from audit_segments order by number desc limit 1"
+        )
         number, first_seq = (last["number"] + 1, last["last_seq"] + 1) if last else (1, 1)
         first = await tx.fetchrow("select at from audit where seq = $1", first_seq)
         if first is None:
@@ -105,13 +107,22 @@ async def _seal_next(services: Services, chain: AuditChain) -> bool:
             *values.values(),
         )
         detail = {"month": month, "first_seq": first_seq, "last_seq": last_seq, "file": blob.address}
-        await record(tx, Entry(action="audit.sealed", object_kind="audit_segment", object_id=str(number), detail=detail))
+        await record(
+            tx, Entry(action="audit.sealed", object_kind="audit_segment", object_id=str(number), detail=detail)
+        )
     log.info("audit.sealed", month=month, records=seal.records)
     return True
 
 
 async def _write(
-    services: Services, chain: AuditChain, path: Path, number: int, month: str, first_seq: int, last_seq: int, previous: bytes
+    services: Services,
+    chain: AuditChain,
+    path: Path,
+    number: int,
+    month: str,
+    first_seq: int,
+    last_seq: int,
+    previous: bytes,
 ) -> tuple[Seal, bytes]:
     """The file, which is checked against the chain as it is written: what was tampered with is not sealed."""
     digest, last, before = hashlib.sha256(), first_seq - 1, previous
@@ -175,7 +186,8 @@ async def drop_due(services: Services, *, reason: str) -> list[Segment]:
     while upto is not None:
         async with services.db.write(SYSTEM) as tx:
             gone = await tx.execute(
-                f"delete from audit where seq in (select seq from audit where seq <= $1 order by seq limit {BATCH_ROWS})", upto
+                f"delete from audit where seq in (select seq from audit where seq <= $1 order by seq limit {BATCH_ROWS})",
+                upto,
             )
         if gone == "DELETE 0":
             break
@@ -207,7 +219,11 @@ async def _drop_next(services: Services, reason: str) -> Segment | None:
         await record(
             tx,
             Entry(
-                action="audit.dropped", object_kind="audit_segment", object_id=str(row["number"]), reason=reason, detail=detail
+                action="audit.dropped",
+                object_kind="audit_segment",
+                object_id=str(row["number"]),
+                reason=reason,
+                detail=detail,
             ),
         )
         dropped = await tx.fetchrow("select * from audit_segments where number = $1", row["number"])
