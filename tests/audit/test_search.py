@@ -23,7 +23,9 @@ async def test_filters_combine_and_each_of_them_narrows(application: Application
     ):
         await wrote(application.services, person, at, "study.retrieved", patient="p" * 32, **{**hit, **said, **other})
     await wrote(application.services, person, at, "study.read", patient="p" * 32, **hit, **said)
-    await wrote(application.services, person, moment("2024-05-07T00:00:00"), "study.retrieved", **hit, **said)
+    await wrote(
+        application.services, person, moment("2024-05-07T00:00:00"), "study.retrieved", patient="p" * 32, **hit, **said
+    )
     asked = {
         "since": "2024-05-06T00:00:00Z",
         "until": "2024-05-07T00:00:00Z",
