@@ -20,11 +20,12 @@ from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, l
 from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
-from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.errors import BadRequest, NotFound, Problem, Unavailable
 from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
+MULTIPART = "multipart/related"
 PRIVATE_DAY = {"Cache-Control": "private, max-age=86400"}
 """Instances never change; they are private to who may see them."""
 THUMBNAIL_SIDE = 160
@@ -40,6 +41,9 @@ class NotRendered(Problem):
     status = 406
 
 
+_VIEWS = {"permission": "study.read", "audit": "study.viewed", "problems": [NotRendered, Unavailable]}
+
+
 @get(
     [
         "/dicom-web/studies/{study_instance_uid:str}/metadata",
@@ -47,7 +51,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "audit": "study.read"},
+    opt={"permission": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -68,7 +72,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id=per_level("RetrieveInstances"),
-    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
+    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True, "gives": [MULTIPART]},
     tags=["dicomweb"],
 )
 async def instances(
@@ -100,7 +104,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": [MULTIPART, "application/octet-stream"]},
     tags=["dicomweb"],
 )
 async def frames(
@@ -133,7 +137,7 @@ async def frames(
         "/frames/{frame_list:str}/rendered",
     ],
     operation_id=per_level("RetrieveRendered"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": ["image/jpeg", "image/png"]},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -156,7 +160,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
     operation_id=per_level("RetrieveThumbnail"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": ["image/jpeg"]},
     tags=["dicomweb"],
 )
 async def thumbnail(
