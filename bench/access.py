@@ -154,7 +154,7 @@ async def _project(db: Database, actor: Actor, holds: str) -> UUID:
     async with db.write(actor, unrestricted=True) as tx:
         project = await create_project(tx, name="bench", description="")
         await tx.execute(
-            f"insert into project_items (project_id, study_id, added_by) select $1, id, $2 from studies where {holds}",
+            f"insert into project_items (project_id, study_id, study_at, added_by) select $1, id, study_at, $2 from studies where {holds}",
             project.id, actor.user_id,
         )  # fmt: skip
     return project.id
