@@ -280,6 +280,8 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     values: list[Any] = [audience["id"], project_id, study_ids]
     decision = verdict(rules, values) if kind["has_rules"] else _ALL
     seen = decision.seen
+    if parts["instances"] or parts["series"]:  # else all of a study is held that is held at all
+        seen = f"{_HELD[finest]} and {seen}"
     if kind["blinded"]:
         values.append(audience["user_id"])
         seen = f"{seen} and (se.owner_id is null or se.owner_id = ${len(values)})"
@@ -287,30 +289,30 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
 
 
 _ALL = Verdict(studies="true", flags="true as allowed, true as limited", seen="true")
-_HELD = (
+_HELD_SERIES = (
     "exists (select from project_studies ps where ps.project_id = $2 and ps.study_id = st.id"
     " and (ps.series_id is null or ps.series_id = se.id)"
 )
+_HELD = ("true", f"{_HELD_SERIES})", f"{_HELD_SERIES} and (ps.instance_id is null or ps.instance_id = i.id))")
 # What is seen of each study, whole where nothing of it is hidden; one form for each depth that rules or assignments reach:
-# studies, series, instances.
+# studies, series, instances. `offset 0` has each row decided once, not once for each use of the outcome.
 _SEEN = (
     "select id as study_id, study_at, null::bigint as series_id, null::bigint as instance_id from held st where SEEN",
-    f"""
+    """
 select study_id, study_at, unnest(case when whole then array[null::bigint] else seen end) as series_id, null::bigint as instance_id
 from (select study_id, study_at, bool_and(seen) as whole, array_agg(series_id) filter (where seen) as seen
-      from (select st.id as study_id, st.study_at, se.id as series_id, {_HELD}) and SEEN as seen
-            from held st join series se on se.study_id = st.id) decided
+      from (select st.id as study_id, st.study_at, se.id as series_id, SEEN as seen
+            from held st join series se on se.study_id = st.id offset 0) decided
       group by study_id, study_at) study
 where seen is not null""",
-    f"""
+    """
 select study_id, study_at, case when not whole_study then series_id end as series_id,
        unnest(case when whole_study or whole then array[null::bigint] else seen end) as instance_id
 from (select *, bool_and(whole) over (partition by study_id) as whole_study,
              row_number() over (partition by study_id order by series_id) as place
       from (select study_id, study_at, series_id, bool_and(seen) as whole, array_agg(instance_id) filter (where seen) as seen
-            from (select st.id as study_id, st.study_at, se.id as series_id, i.id as instance_id,
-                         {_HELD} and (ps.instance_id is null or ps.instance_id = i.id)) and SEEN as seen
-                  from held st join series se on se.study_id = st.id join instances i on i.series_id = se.id) decided
+            from (select st.id as study_id, st.study_at, se.id as series_id, i.id as instance_id, SEEN as seen
+                  from held st join series se on se.study_id = st.id join instances i on i.series_id = se.id offset 0) decided
             group by study_id, study_at, series_id) one) series
 where seen is not null and (not whole_study or place = 1)""",
 )
