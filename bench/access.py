@@ -94,13 +94,13 @@ async def fill(db: Database, studies: int) -> tuple[dict[str, Asker], dict[str, 
     for number in range(1, DEPARTMENTS):
         await _project(db, somebody, _department(number))
     seconds = await _rules(db, askers[RULED])
-    async with db.pool.acquire() as connection:
+    async with db.session() as connection:
         await connection.execute("vacuum analyze", timeout=FILL_S)
     return askers, seconds
 
 
 async def _fill(db: Database, studies: int) -> None:
-    async with db.pool.acquire() as connection:
+    async with db.session() as connection:
         await connection.execute("set app.actor = '00000000-0000-0000-0000-000000000000'")
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} no force row level security")
@@ -177,7 +177,7 @@ async def _rules(db: Database, asker: Asker) -> dict[str, float]:
     async with db.write(actor, unrestricted=True) as tx:
         kept = await create_rule(tx, project_id, _rule(RULES - 1))
     seconds["the first rules, everything decided, s"] = round(time.perf_counter() - started, 2)
-    async with db.pool.acquire() as connection:
+    async with db.session() as connection:
         await connection.execute("vacuum analyze", timeout=FILL_S)
     started = time.perf_counter()
     async with db.write(actor, unrestricted=True) as tx:
