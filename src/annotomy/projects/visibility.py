@@ -11,13 +11,13 @@ Locks: an exclusive advisory lock on the project when rules or members change, a
 after the lock on the study's row. So no study escapes a new rule, and senders do not wait for each other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 from annotomy.db.engine import ReadTx, WriteTx, unrestricted
-from annotomy.projects.attributes import ATTRIBUTES
+from annotomy.projects.attributes import ATTRIBUTES, UNREADABLE
 
 Effect = Literal["ALLOW", "DENY", "LIMIT"]
 Level = Literal["STUDY", "SERIES", "INSTANCE"]
@@ -44,20 +44,28 @@ class Rule:
 def predicate(rule: Rule, values: list[Any]) -> str:
     """Whether the rule matches, as SQL over st, se and i down to its level; its terms go to `values`.
 
-    An attribute kept above the rule's level is inherited; of one kept below, any value within the object counts.
+    An attribute kept above the rule's level is inherited; of one kept below, any value within the object counts. What cannot be
+    read may be anything: an ALLOW or a LIMIT, which show, match where that is certain, a DENY already where it is possible.
     """
-    source = _source(rule)
+    negated = rule.operator == "NE" or (rule.operator == "PRESENT" and rule.terms != ("true",))
+    test = _test(rule, values)
+    if rule.attribute not in _UID_COLUMNS and (rule.effect == "DENY") != negated:
+        test = f"({test} or x.unreadable)"
+    found = f"exists (select from {_source(rule)} where {test})"
+    return f"not {found}" if negated else found
+
+
+def _test(rule: Rule, values: list[Any]) -> str:
+    """Whether one row of the source has a value that the operator, or what it negates, asks for."""
     match rule.operator:
         case "PRESENT":
-            found = f"exists (select from {source} where x.kept is not null)"
-            return found if rule.terms == ("true",) else f"not {found}"
+            return "x.kept is not null"
         case "EQ" | "NE":
             values.append(rule.terms[0])
-            found = f"exists (select from {source} where x.kept ? ${len(values)})"
-            return found if rule.operator == "EQ" else f"not {found}"
+            return f"x.kept ? ${len(values)}"
         case "IN":
             values.append(list(rule.terms))
-            return f"exists (select from {source} where x.kept ?| ${len(values)}::text[])"
+            return f"x.kept ?| ${len(values)}::text[]"
         case "CONTAINS":
             values.append(rule.terms[0])
             test = f"strpos(one.value, ${len(values)}) > 0"
@@ -69,45 +77,81 @@ def predicate(rule: Rule, values: list[Any]) -> str:
                     values.append(term)
                     tests.append(f'one.value collate "C" {sign} ${len(values)}')
             test = " and ".join(tests) or "true"
-    return f"exists (select from {source}, jsonb_array_elements_text(x.kept) one (value) where {test})"
+    return f"exists (select from jsonb_array_elements_text(x.kept) one (value) where {test})"
 
 
 def _source(rule: Rule) -> str:
-    """A row source `x (kept)`: the jsonb list of the attribute's values for the object that the rule looks at."""
+    """A row source `x (kept, unreadable)`: for each object that the rule looks at, the jsonb list of the attribute's values, and
+    whether there is one that cannot be compared."""
     table = ATTRIBUTES[rule.attribute].table
     if table == "study":
-        return f"(values ({_kept('st', rule.attribute)})) x (kept)"
+        return f"(values ({_kept('st', rule.attribute)})) x (kept, unreadable)"
     if table == "series":
         if rule.level != "STUDY":
-            return f"(values ({_kept('se', rule.attribute)})) x (kept)"
-        return f"(select {_kept('o', rule.attribute)} as kept from series o where o.study_id = st.id) x"
+            return f"(values ({_kept('se', rule.attribute)})) x (kept, unreadable)"
+        return f"(select {_kept('o', rule.attribute)} from series o where o.study_id = st.id) x (kept, unreadable)"
     if rule.level == "INSTANCE":
-        return f"(values ({_kept('i', rule.attribute)})) x (kept)"
+        return f"(values ({_kept('i', rule.attribute)})) x (kept, unreadable)"
     within = "o.study_id = st.id" if rule.level == "STUDY" else "o.series_id = se.id"
-    return f"(select {_kept('o', rule.attribute)} as kept from instances o where {within}) x"
+    return f"(select {_kept('o', rule.attribute)} from instances o where {within}) x (kept, unreadable)"
 
 
 def _kept(alias: str, attribute: str) -> str:
     assert attribute in ATTRIBUTES  # the name goes into the statement's text
-    column = {
-        "SOPClassUID": "sop_class_uid",
-        "SOPInstanceUID": "sop_instance_uid",
-        "SeriesInstanceUID": "series_instance_uid",
-        "StudyInstanceUID": "study_instance_uid",
-    }.get(attribute)
-    return f"jsonb_build_array({alias}.{column})" if column else f"{alias}.rule_values -> '{attribute}'"
+    column = _UID_COLUMNS.get(attribute)
+    if column is not None:  # an instance without its UIDs is not stored
+        return f"jsonb_build_array({alias}.{column}), false"
+    return f"{alias}.rule_values -> '{attribute}', {alias}.rule_values -> '{UNREADABLE}' ? '{attribute}'"
 
 
-def verdict(rules: Iterable[Rule], values: list[Any]) -> str:
-    """DENY beats LIMIT beats ALLOW: seen is what an ALLOW gives, within the LIMITs if there are any, without the DENYs."""
-    by_effect: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+_UID_COLUMNS = {
+    "SOPClassUID": "sop_class_uid",
+    "SOPInstanceUID": "sop_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+    "StudyInstanceUID": "study_instance_uid",
+}
+
+
+def merged(rules: Iterable[Rule]) -> list[Rule]:
+    """The same rules with one list of values for each attribute: fifty denials of a patient are one look at the row."""
+    terms: dict[tuple[Effect, Level, str], set[str]] = {}
+    others: list[Rule] = []
     for rule in rules:
-        by_effect[rule.effect].append(predicate(rule, values))
-    parts = [f"({' or '.join(by_effect['ALLOW'])})" if by_effect["ALLOW"] else "false"]
-    if by_effect["LIMIT"]:
-        parts.append(f"({' or '.join(by_effect['LIMIT'])})")
-    parts += [f"not {test}" if test.startswith("exists") else f"not ({test})" for test in by_effect["DENY"]]
-    return " and ".join(parts)
+        if rule.operator in ("EQ", "IN"):
+            terms.setdefault((rule.effect, rule.level, rule.attribute), set()).update(rule.terms)
+        else:
+            others.append(rule)
+    return [Rule(*key, "IN", tuple(sorted(found))) for key, found in terms.items()] + others
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """DENY beats LIMIT beats ALLOW: seen is what an ALLOW gives, within the LIMITs if there are any, without the DENYs.
+
+    `studies` is what rules about studies say, once for each study: SQL over studies st that a study must fulfil for anything
+    of it to be seen, and its flags `allowed` and `limited`. `seen` is the rest, over those flags, se and i.
+    """
+
+    studies: str
+    flags: str
+    seen: str
+
+
+def verdict(rules: Iterable[Rule], values: list[Any]) -> Verdict:
+    of_study: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+    below: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+    for rule in merged(rules):
+        (of_study if rule.level == "STUDY" else below)[rule.effect].append(predicate(rule, values))
+    limited = of_study["LIMIT"] or below["LIMIT"]
+    seen = [" or ".join(["st.allowed", *below["ALLOW"]])]
+    if limited:
+        seen.append(" or ".join(["st.limited", *below["LIMIT"]]))
+    seen += [f"not ({test})" for test in below["DENY"]]
+    return Verdict(
+        studies=" and ".join(f"not ({test})" for test in of_study["DENY"]) or "true",
+        flags=f"{' or '.join(of_study['ALLOW']) or 'false'} as allowed, {' or '.join(of_study['LIMIT']) or 'false'} as limited",
+        seen=" and ".join(f"({test})" for test in seen),
+    )
 
 
 # -- settling ---------------------------------------------------------------------------------------------------------
@@ -118,8 +162,11 @@ async def lock_policy(tx: WriteTx, project_id: UUID) -> None:
     await tx.execute("select pg_advisory_xact_lock($1, hashtext($2))", _LOCK_CLASS, str(project_id))
 
 
-async def settle_project(tx: WriteTx, project_id: UUID, *, rules_changed: bool = False) -> None:
-    """Gives every member their audience, and decides for audiences that are new - for all of them when rules changed."""
+async def settle_project(
+    tx: WriteTx, project_id: UUID, *, rules_changed: bool = False, rules_of: Collection[UUID] = ()
+) -> None:
+    """Gives every member their audience, and decides for audiences that are new - for all of them when rules changed, and for
+    `rules_of` when only rules that name these people did."""
     ruled: bool = await tx.fetchval(
         "select exists (select from project_rules where project_id = $1)"
         " or exists (select from project_members where project_id = $1 and blinded)",
@@ -140,7 +187,7 @@ async def settle_project(tx: WriteTx, project_id: UUID, *, rules_changed: bool =
     new = {row["id"] for row in fresh}
     async with unrestricted(tx):
         for audience in audiences:
-            if rules_changed or audience["id"] in new:
+            if rules_changed or audience["id"] in new or audience["user_id"] in rules_of:
                 await _decide(tx, project_id, audience, None)
 
 
@@ -219,10 +266,6 @@ def rule_of(row: Any) -> Rule:
 async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[int] | None) -> None:
     """Writes an audience's verdicts, about all that the project holds or about some studies."""
     rules = await rules_for(tx, project_id, role=audience["role"], user_id=audience["user_id"])
-    await tx.execute(
-        "delete from project_items where project_id = $1 and audience_id = $2 and ($3::bigint[] is null or study_id = any($3))",
-        project_id, audience["id"], study_ids,
-    )  # fmt: skip
     if study_ids is None:
         await tx.execute(
             "with moment as (update audiences set good_until = (select min(moment) from project_rules r,"
@@ -238,6 +281,10 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     )  # fmt: skip
     assert kind is not None
     if kind["has_rules"] and not any(rule.effect == "ALLOW" for rule in rules):
+        await tx.execute(
+            "delete from project_items where audience_id = $1 and project_id = $2 and ($3::bigint[] is null or study_id = any($3))",
+            audience["id"], project_id, study_ids,
+        )  # fmt: skip
         return
     parts = await tx.fetchrow(
         "select coalesce(bool_or(series_id is not null), false) as series, coalesce(bool_or(instance_id is not null), false)"
@@ -248,43 +295,66 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     finest = max((LEVELS.index(rule.level) for rule in rules), default=0)
     finest = max(finest, 2 if parts["instances"] else 1 if parts["series"] or kind["blinded"] else 0)
     values: list[Any] = [audience["id"], project_id, study_ids]
-    decision = verdict(rules, values) if kind["has_rules"] else "true"
+    decision = verdict(rules, values) if kind["has_rules"] else _ALL
+    seen = decision.seen
+    if parts["instances"] or parts["series"]:  # else all of a study is held that is held at all
+        seen = f"{_HELD[finest]} and {seen}"
     if kind["blinded"]:
         values.append(audience["user_id"])
-        decision = f"{decision} and (se.owner_id is null or se.owner_id = ${len(values)})"
-    await tx.execute(_STATEMENTS[finest].replace("VERDICT", decision), *values)
+        seen = f"{seen} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    await tx.execute(_statement(finest, decision, seen), *values)
 
 
-_HELD = (
-    "st.id in (select ps.study_id from project_studies ps where ps.project_id = $2"
-    " and ($3::bigint[] is null or ps.study_id = any($3)))"
-)
-_ASSIGNED = (
+_ALL = Verdict(studies="true", flags="true as allowed, true as limited", seen="true")
+_HELD_SERIES = (
     "exists (select from project_studies ps where ps.project_id = $2 and ps.study_id = st.id"
     " and (ps.series_id is null or ps.series_id = se.id)"
 )
-# One statement for each depth that rules or assignments reach: studies, series, instances.
-_STATEMENTS = (
-    f"insert into project_items (audience_id, project_id, study_id) select $1::bigint, $2::uuid, st.id from studies st where {_HELD} and VERDICT",
-    f"""
-with decided as (
-  select st.id as study_id, se.id as series_id, {_ASSIGNED}) and VERDICT as seen
-  from studies st join series se on se.study_id = st.id where {_HELD}),
-whole as (select study_id from decided group by study_id having bool_and(seen))
-insert into project_items (audience_id, project_id, study_id, series_id)
-select $1::bigint, $2::uuid, study_id, null::bigint from whole
-union all select $1::bigint, $2::uuid, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
-    f"""
-with decided as materialized (
-  select st.id as study_id, se.id as series_id, i.id as instance_id,
-         {_ASSIGNED} and (ps.instance_id is null or ps.instance_id = i.id)) and VERDICT as seen
-  from studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id where {_HELD}),
-whole_studies as (select study_id from decided group by study_id having bool_and(seen)),
-whole_series as (select study_id, series_id from decided where study_id not in (select study_id from whole_studies)
-                 group by study_id, series_id having bool_and(seen))
-insert into project_items (audience_id, project_id, study_id, series_id, instance_id)
-select $1::bigint, $2::uuid, study_id, null::bigint, null::bigint from whole_studies
-union all select $1::bigint, $2::uuid, study_id, series_id, null::bigint from whole_series
-union all select $1::bigint, $2::uuid, d.study_id, d.series_id, d.instance_id from decided d where d.seen
-  and d.study_id not in (select study_id from whole_studies) and d.series_id not in (select series_id from whole_series)""",
+_HELD = ("true", f"{_HELD_SERIES})", f"{_HELD_SERIES} and (ps.instance_id is null or ps.instance_id = i.id))")
+# What is seen of each study, whole where nothing of it is hidden; one form for each depth that rules or assignments reach:
+# studies, series, instances. `offset 0` has each row decided once, not once for each use of the outcome.
+_SEEN = (
+    "select id as study_id, study_at, null::bigint as series_id, null::bigint as instance_id from held st where SEEN",
+    """
+select study_id, study_at, unnest(case when whole then array[null::bigint] else seen end) as series_id, null::bigint as instance_id
+from (select study_id, study_at, bool_and(seen) as whole, array_agg(series_id) filter (where seen) as seen
+      from (select st.id as study_id, st.study_at, se.id as series_id, SEEN as seen
+            from held st join series se on se.study_id = st.id offset 0) decided
+      group by study_id, study_at) study
+where seen is not null""",
+    """
+select study_id, study_at, case when not whole_study then series_id end as series_id,
+       unnest(case when whole_study or whole then array[null::bigint] else seen end) as instance_id
+from (select *, bool_and(whole) over (partition by study_id) as whole_study,
+             row_number() over (partition by study_id order by series_id) as place
+      from (select study_id, study_at, series_id, bool_and(seen) as whole, array_agg(instance_id) filter (where seen) as seen
+            from (select st.id as study_id, st.study_at, se.id as series_id, i.id as instance_id, SEEN as seen
+                  from held st join series se on se.study_id = st.id join instances i on i.series_id = se.id offset 0) decided
+            group by study_id, study_at, series_id) one) series
+where seen is not null and (not whole_study or place = 1)""",
 )
+
+
+def _statement(depth: int, decision: Verdict, seen: str) -> str:
+    """Verdicts that stay are left alone: a rule that hides ten studies of a million deletes ten rows.
+
+    Old and new are laid over each other in one aggregate, since the planner does not know how many there are.
+    """
+    return f"""
+with held as materialized (
+  select st.id, st.study_at, st.study_instance_uid, st.rule_values, {decision.flags} from studies st
+  where st.id in (select ps.study_id from project_studies ps
+                  where ps.project_id = $2 and ($3::bigint[] is null or ps.study_id = any($3)))
+    and {decision.studies}),
+changed as materialized (
+  select study_id, study_at, series_id, instance_id, min(held_at) as held_at, bool_or(seen) as seen
+  from (select study_id, study_at, series_id, instance_id, ctid as held_at, false as seen from project_items
+        where project_id = $2 and audience_id = $1 and ($3::bigint[] is null or study_id = any($3))
+        union all select study_id, study_at, series_id, instance_id, null, true
+        from ({_SEEN[depth].replace("SEEN", seen)}) verdicts) one
+  group by study_id, study_at, series_id, instance_id having min(held_at) is null or not bool_or(seen)),
+gone as (
+  delete from project_items where project_id = $2 and audience_id = $1
+  and ctid = any (array(select held_at from changed where not seen)))
+insert into project_items (audience_id, project_id, study_id, study_at, series_id, instance_id)
+select $1::bigint, $2::uuid, study_id, study_at, series_id, instance_id from changed where seen"""
