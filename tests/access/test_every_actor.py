@@ -96,7 +96,11 @@ async def test_nobody_gets_in_without_a_valid_credential(
     signed_out = await _signed_out(application)
     with monkeypatch.context() as patched:
         long_ago = application.services.clock.now() - timedelta(days=1)
-        patched.setattr(type(application.services.clock), "now", lambda _: long_ago)
+
+        def then(_: Any) -> Any:
+            return long_ago
+
+        patched.setattr(type(application.services.clock), "now", then)
         expired = await application.headers("viewer")
     application.app.state.authenticator._known.clear()  # what is remembered for some seconds
     credentials = {
