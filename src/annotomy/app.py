@@ -33,6 +33,7 @@ from annotomy.http.peer import Peer, address_of, peer_of
 from annotomy.http.problems import (
     failure_response,
     http_exception_response,
+    out_of_range_response,
     problem_response,
     unreadable_text_response,
 )
@@ -188,6 +189,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             HTTPException: http_exception_response,
             asyncpg.CharacterNotInRepertoireError: unreadable_text_response,
             asyncpg.UntranslatableCharacterError: unreadable_text_response,
+            asyncpg.DataError: out_of_range_response,
             Exception: failure_response,
         },
         middleware=[request_context, audit_requests],

@@ -20,7 +20,7 @@ from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
 from annotomy.http.openapi import document as described_api
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES
-from tests.access.archives import headers_only, invent_one
+from tests.access.archives import invent_one, picture
 from tests.support.application import Application
 
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
@@ -173,8 +173,10 @@ def one_turn(application: Application) -> httpx.AsyncClient:
 def same(answer: Any, ids: dict[str, str]) -> tuple[int, str, dict[str, str]]:
     """What of an answer may not differ: all of it, but the request's id and what the asker said themselves."""
     text = re.sub(r'"request_id":"[^"]*"', "", answer.text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)", "<moment>", text)
     for name, value in sorted(ids.items(), key=lambda item: -len(item[1])):
-        text = text.replace(value, f"<{name}>")
+        if len(value) > 8:  # words such as a version's number stand in both
+            text = text.replace(value, f"<{name}>")
     # The length differs by what the asker said; all other headers tell as much as the body does.
     headers = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "content-length")}
     return answer.status_code, text, headers
@@ -221,7 +223,7 @@ async def world(application: Application) -> AsyncIterator[World]:
     attributes = invent_one(PatientID="SECRETPATIENT", PatientName="SECRETPATIENT", Modality="CT")
 
     async def files() -> AsyncIterator[Incoming]:
-        yield Incoming("f", data=headers_only(attributes))
+        yield Incoming("f", data=picture(attributes))
 
     [stored] = await store_instances(services, Actor(UUID(user_ids["owner"]), "owner"), UUID(project), files())
     assert stored.state == "stored"
