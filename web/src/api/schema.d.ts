@@ -437,6 +437,142 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Export */
+        post: operations["ExportAudit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReport */
+        get: operations["ReportOnAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReviews */
+        get: operations["ListAuditReviews"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetOneReview */
+        get: operations["GetAuditReview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReviewPage */
+        get: operations["GetAuditReviewPage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}/sign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sign */
+        post: operations["SignAuditReview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/segments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSegments */
+        get: operations["ListAuditSegments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/segments/{number}/file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSegmentFile */
+        get: operations["RetrieveAuditSegment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit/verify": {
         parameters: {
             query?: never;
@@ -2213,6 +2349,23 @@ export interface components {
             /** @default  */
             label: string;
         };
+        /** AuditFilter */
+        AuditFilter: {
+            since?: string | null;
+            until?: string | null;
+            actor?: string | null;
+            action?: string | null;
+            object_kind?: string | null;
+            object_id?: string | null;
+            study_instance_uid?: string | null;
+            project_id?: string | null;
+            patient?: string | null;
+            outcome?: string | null;
+            credential_id?: string | null;
+            source?: string | null;
+            request_id?: string | null;
+            reason?: string | null;
+        };
         /** AuditLine */
         AuditLine: {
             seq: number;
@@ -2223,11 +2376,13 @@ export interface components {
             actor: string;
             actor_kind: string;
             session_id: string | null;
+            key_id: string | null;
             source: string;
             action: string;
             object: {
                 [key: string]: string;
             };
+            study_instance_uid: string;
             patient: string;
             project_id: string | null;
             outcome: string;
@@ -2258,11 +2413,16 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
-        /** Change */
-        Change: {
-            member: string;
-            before: unknown;
-            after: unknown;
+        /** Bulk */
+        Bulk: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            /** Format: date */
+            day: string;
+            studies: number;
+            patients: number;
+            downloads: number;
         };
         /** ChangedSegmentation */
         ChangedSegmentation: {
@@ -2349,6 +2509,37 @@ export interface components {
         EventPage: {
             items: components["schemas"]["FeedEvent"][];
             next: number | null;
+        };
+        /** Export */
+        Export: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            actor: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            study_instance_uid: string;
+            project_id: string | null;
+            reason: string;
+        };
+        /** ExportRequest */
+        ExportRequest: {
+            /** @enum {string} */
+            format: "dicom" | "fhir" | "jsonl";
+            reason: string;
+            filter?: components["schemas"]["AuditFilter"];
+        };
+        /** FailedSignIns */
+        FailedSignIns: {
+            user_id: string;
+            source: string;
+            attempts: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
         };
         /** FeedEvent */
         FeedEvent: {
@@ -2712,6 +2903,20 @@ export interface components {
             /** @default false */
             is_admin: boolean;
         };
+        /** OffHours */
+        OffHours: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            /** Format: date */
+            day: string;
+            records: number;
+            patients: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+        };
         /** Page[DraftEntry] */
         "Page_annotomy.annotations.drafts.DraftEntry_": {
             items: components["schemas"]["DraftEntry"][];
@@ -2772,9 +2977,21 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[Review] */
+        "Page_annotomy.ops.audit_review.Review_": {
+            items: components["schemas"]["Review"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[AuditLine] */
-        "Page_annotomy.ops.audit_routes.AuditLine_": {
+        "Page_annotomy.ops.audit_search.AuditLine_": {
             items: components["schemas"]["AuditLine"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Segment] */
+        "Page_annotomy.ops.audit_segments.Segment_": {
+            items: components["schemas"]["ops_audit_segments_Segment"][];
             next: string | null;
             total: number | null;
         };
@@ -2822,7 +3039,7 @@ export interface components {
         };
         /** Page[Segment] */
         "Page_annotomy.segmentations.schemas.Segment_": {
-            items: components["schemas"]["Segment"][];
+            items: components["schemas"]["segmentations_schemas_Segment"][];
             next: string | null;
             total: number | null;
         };
@@ -2880,11 +3097,34 @@ export interface components {
             current_password: string;
             new_password: string;
         };
+        /** PatientAccess */
+        PatientAccess: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            patient: string;
+            reads: number;
+            downloads: number;
+            /** Format: date-time */
+            last_at: string;
+        };
         /** PermissionLabel */
         PermissionLabel: {
             name: string;
             label: components["schemas"]["RoleLabel"];
             scope: string;
+        };
+        /** Person */
+        Person: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            reads: number;
+            downloads: number;
+            exports: number;
+            patients: number;
+            studies: number;
+            refused: number;
         };
         /** PersonsAccess */
         PersonsAccess: {
@@ -3046,6 +3286,28 @@ export interface components {
             id: string;
             version: number;
         };
+        /** Report */
+        Report: {
+            /** Format: date-time */
+            since: string;
+            /** Format: date-time */
+            until: string;
+            time_zone: string;
+            office_hours: [
+                number,
+                number
+            ];
+            bulk_studies: number;
+            records: number;
+            people: components["schemas"]["Person"][];
+            patients: components["schemas"]["PatientAccess"][];
+            off_hours: components["schemas"]["OffHours"][];
+            bulk: components["schemas"]["Bulk"][];
+            failed_sign_ins: components["schemas"]["FailedSignIns"][];
+            rights_changes: components["schemas"]["ops_audit_review_Change"][];
+            exports: components["schemas"]["Export"][];
+            cut: string[];
+        };
         /** Reset */
         Reset: {
             token: string;
@@ -3075,6 +3337,17 @@ export interface components {
             problem?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** Review */
+        Review: {
+            month: string;
+            /** Format: date-time */
+            made_at: string;
+            sha256: string;
+            signed_by: string | null;
+            signed_at: string | null;
+            note: string;
+            report?: components["schemas"]["Report"] | null;
         };
         /** Role */
         Role: {
@@ -3142,16 +3415,6 @@ export interface components {
             /** @default false */
             cookie: boolean;
         };
-        /** Segment */
-        Segment: {
-            segment_number: number;
-            label: string;
-            code: components["schemas"]["segmentations_schemas_Code"];
-            category: components["schemas"]["segmentations_schemas_Code"];
-            algorithm: components["schemas"]["Algorithm"] | null;
-            color: string;
-            statistics: components["schemas"]["SegmentStatistics"];
-        };
         /** SegmentStatistics */
         SegmentStatistics: {
             voxels: number;
@@ -3184,7 +3447,7 @@ export interface components {
             shape_kji: number[];
             affine_lps: number[];
             sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+            segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
         /** Session */
         Session: {
@@ -3225,6 +3488,11 @@ export interface components {
         /** SignUpAnswer */
         SignUpAnswer: {
             state: string;
+        };
+        /** Signature */
+        Signature: {
+            /** @default  */
+            note: string;
         };
         /** StatisticsAnswer */
         StatisticsAnswer: {
@@ -3341,6 +3609,12 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** Change */
+        annotations_schemas_Change: {
+            member: string;
+            before: unknown;
+            after: unknown;
+        };
         /** Version */
         annotations_schemas_Version: {
             version: number;
@@ -3354,7 +3628,7 @@ export interface components {
             content: {
                 [key: string]: unknown;
             };
-            changes: components["schemas"]["Change"][];
+            changes: components["schemas"]["annotations_schemas_Change"][];
         };
         /** Code */
         identity_schemas_Code: {
@@ -3366,11 +3640,54 @@ export interface components {
             scheme: string;
             meaning: string;
         };
+        /** Change */
+        ops_audit_review_Change: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            actor: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            project_id: string | null;
+            detail: {
+                [key: string]: unknown;
+            };
+        };
+        /** Segment */
+        ops_audit_segments_Segment: {
+            number: number;
+            month: string;
+            first_seq: number;
+            last_seq: number;
+            records: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+            /** Format: date-time */
+            sealed_at: string;
+            /** Format: date-time */
+            keep_until: string;
+            dropped_at: string | null;
+            bytes: number;
+        };
         /** Code */
         segmentations_schemas_Code: {
             value: string;
             scheme: string;
             meaning: string;
+        };
+        /** Segment */
+        segmentations_schemas_Segment: {
+            segment_number: number;
+            label: string;
+            code: components["schemas"]["segmentations_schemas_Code"];
+            category: components["schemas"]["segmentations_schemas_Code"];
+            algorithm: components["schemas"]["Algorithm"] | null;
+            color: string;
+            statistics: components["schemas"]["SegmentStatistics"];
         };
         /** Version */
         segmentations_schemas_Version: {
@@ -3385,7 +3702,7 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+            segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
     };
     responses: never;
@@ -4671,20 +4988,35 @@ export interface operations {
     SearchAudit: {
         parameters: {
             query?: {
-                /** @description an action, or what stands before its dot */
+                /** @description An action, or what stands before its dot. */
                 action?: string | null;
-                /** @description user id or name */
+                /** @description A user's id or name. */
                 actor?: string | null;
+                /** @description The `seq` beyond which the page begins. */
                 after?: number;
+                /** @description A session or an API key. */
+                credential_id?: string | null;
                 limit?: number;
-                /** @description id or UID of the object */
+                /** @description Id or UID of the object. */
                 object?: string | null;
+                object_kind?: string | null;
+                /** @description Oldest or newest records first. */
+                order?: "oldest" | "newest";
+                /** @description success, denied, not-found or failure. */
                 outcome?: string | null;
-                /** @description the pseudonym that another record tells */
+                /** @description The pseudonym that another record tells. */
                 patient?: string | null;
                 project_id?: string | null;
+                /** @description Part of the reason's text. */
+                reason?: string | null;
+                request_id?: string | null;
                 since?: string | null;
+                /** @description A network address. */
+                source?: string | null;
+                study_instance_uid?: string | null;
                 until?: string | null;
+                /** @description Count all that matches as well. */
+                with_total?: boolean;
             };
             header?: never;
             path?: never;
@@ -4698,7 +5030,280 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_annotomy.ops.audit_routes.AuditLine_"];
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_search.AuditLine_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ExportAudit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExportRequest"];
+            };
+        };
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ReportOnAudit: {
+        parameters: {
+            query: {
+                project_id?: string | null;
+                since: string;
+                until: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAuditReviews: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_review.Review_"];
+                };
+            };
+        };
+    };
+    GetAuditReview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Review"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetAuditReviewPage: {
+        parameters: {
+            query?: {
+                /** @description Default: the server's. */
+                language?: "en" | "ko" | null;
+            };
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SignAuditReview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Signature"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Review"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAuditSegments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_segments.Segment_"];
+                };
+            };
+        };
+    };
+    RetrieveAuditSegment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
             /** @description Bad request syntax or unsupported method */
