@@ -121,8 +121,8 @@ class AuditChain:
 
     async def _append_batch(self, connection: Any) -> tuple[int, Head | None]:
         last = await connection.fetchrow(
-            "select seq, hash from audit union all"
-            " select last_seq, last_hash from audit_segments where dropped_at is not null order by seq desc limit 1"
+            "(select seq, hash from audit order by seq desc limit 1) union all (select last_seq, last_hash from audit_segments"
+            " where dropped_at is not null order by number desc limit 1) order by seq desc limit 1"
         )
         start, previous = (last["seq"], last["hash"]) if last else (0, GENESIS)
         waiting = await connection.fetch(

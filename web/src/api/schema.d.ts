@@ -1463,7 +1463,8 @@ export interface paths {
         get: operations["GetSegmentation"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Remove */
+        delete: operations["DeleteSegmentation"];
         options?: never;
         head?: never;
         /** ChangeSegmentation */
@@ -3695,6 +3696,7 @@ export interface components {
             label: string;
             /** @enum {string} */
             state: "proposal" | "draft" | "submitted" | "approved" | "rejected";
+            deleted: boolean;
             why: string;
             /** Format: uuid */
             created_by: string;
@@ -7464,6 +7466,8 @@ export interface operations {
         parameters: {
             query?: {
                 cursor?: string | null;
+                /** @description The deleted ones, instead of those that stand */
+                deleted?: boolean;
                 limit?: number;
                 project_id?: string | null;
                 series_instance_uid?: string | null;
@@ -7599,6 +7603,44 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Segmentation"];
                 };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteSegmentation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Bad request syntax or unsupported method */
             400: {
