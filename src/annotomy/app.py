@@ -56,7 +56,9 @@ from annotomy.ops.health import handlers as health_handlers
 from annotomy.ops.upkeep import upkeep
 from annotomy.projects.access import require_declared
 from annotomy.projects.access_routes import router as access_router
+from annotomy.projects.global_role_routes import router as global_roles_router
 from annotomy.projects.group_roles import set_group_roles
+from annotomy.projects.matrix_routes import router as matrix_router
 from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.segmentations.routes import router as segmentations_router
@@ -71,6 +73,8 @@ API_ROUTERS: list[Any] = [
     projects_router,
     *role_and_group_handlers,
     access_router,
+    matrix_router,
+    global_roles_router,
     uploads_router,
     manifests_router,
     annotations_router,

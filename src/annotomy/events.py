@@ -33,6 +33,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Of the audit record: a refusal is a failure."""
     data: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """Identifiers and numbers only: never patient data."""
+    reason: str = ""
+    """Why, in the words of who did it: for the audit alone, the feed does not carry it."""
 
 
 async def emit(tx: WriteTx, event: Event) -> None:
@@ -55,6 +57,7 @@ async def emit(tx: WriteTx, event: Event) -> None:
         study_instance_uid=study,
         outcome=event.outcome,
         detail=event.data,
+        reason=event.reason,
     )
     await record(tx, entry)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -361,7 +362,7 @@ async def test_the_listener_goes_on_after_a_peer_that_leaves_in_mid_get(
 async def _sent(services: Services) -> list[Any]:
     await AuditChain(services.db, services.settings.data_dir).append_all()
     async with services.db.read(SYSTEM) as tx:
-        return await tx.fetch("select * from audit where action = 'study.sent' order by seq")
+        return await tx.fetch("select * from audit where action = 'study.retrieved' and outcome = 'success' order by seq")
 
 
 async def test_what_was_sent_is_recorded_with_its_destination(
@@ -372,7 +373,8 @@ async def test_what_was_sent_is_recorded_with_its_destination(
     [line] = await _sent(services)
     assert (line["study_instance_uid"], line["source"], line["actor_kind"]) == (study_of(stored[0]), "127.0.0.1", "aet")
     assert len(line["patient"]) == 32
-    assert '"destination":"TESTSCU","instances":4' in line["detail"]
+    detail = json.loads(line["detail"])
+    assert (detail["destination"], detail["instances"]) == ("TESTSCU", 4)
 
 
 async def test_bulk_needs_the_purpose_that_the_peer_was_registered_with(services: Services, listener: Listener) -> None:
