@@ -71,6 +71,14 @@ async def _project_of_many(db: Database, actor: Actor) -> UUID:
             "insert into project_items (project_id, study_id, study_at) select $1, id, study_at from studies",
             project.id,
         )
+        # Many small projects, by whose size the planner judges this one.
+        await tx.execute(
+            "with small as (insert into projects (id, name, created_by) select gen_random_uuid(), 'small', $1"
+            " from generate_series(1, 400) returning id)"
+            " insert into project_items (project_id, study_id, study_at) select small.id, st.id, st.study_at"
+            " from small, (select id, study_at from studies limit 1) st",
+            actor.user_id,
+        )
     await _analyze(db)
     return project.id
 
