@@ -261,6 +261,12 @@ async def world(application: Application) -> AsyncIterator[World]:
             " values ($1, 'SECRETPROJECT', '1', $2, $3, $4, $5)",
             UUID(prediction), UUID(project), attributes["SeriesInstanceUID"], UUID(job), UUID(user_ids["owner"]),
         )  # fmt: skip
+        await tx.execute(
+            "insert into workitems (id, workitem_uid, project_id, study_instance_uid, attributes, created_by)"
+            " values ($1, '1.2.826.0.1.7', $2, $3, $4, $5)",
+            new_id(), UUID(project), attributes["StudyInstanceUID"],
+            {"00100020": {"vr": "LO", "Value": ["SECRETPATIENT"]}}, UUID(user_ids["owner"]),
+        )  # fmt: skip
     yield World(
         ids={
             "project_id": project,
@@ -281,6 +287,8 @@ async def world(application: Application) -> AsyncIterator[World]:
             "job_id": job,
             "segmentation_id": segmentation,
             "prediction_id": prediction,
+            "workitem_uid": "1.2.826.0.1.7",
+            "ae_title": "SUBSCRIBER",
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),
@@ -304,7 +312,7 @@ def _project_roles() -> list[str]:
 
 def _absent(ids: dict[str, str]) -> dict[str, str]:
     """The same, of nothing that exists."""
-    words = {"frame_list", "action", "name", "role", "version", "key", "format"}
+    words = {"frame_list", "action", "name", "role", "version", "key", "format", "ae_title"}
     return {
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())
         for name, value in ids.items()
@@ -386,7 +394,14 @@ async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
 
 async def test_what_a_rule_hides_looks_as_if_it_did_not_exist(application: Application, world: World) -> None:
     headers = world.people["hidden"]
-    hidden = {"study_instance_uid", "series_instance_uid", "sop_instance_uid", "segmentation_id", "prediction_id"}
+    hidden = {
+        "study_instance_uid",
+        "series_instance_uid",
+        "sop_instance_uid",
+        "segmentation_id",
+        "prediction_id",
+        "workitem_uid",
+    }
     absent = _absent(world.ids) | {"project_id": world.ids["project_id"]}
     wrong: list[str] = []
     named = 0

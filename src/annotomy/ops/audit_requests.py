@@ -69,6 +69,8 @@ def _object(path: dict[str, Any]) -> tuple[str, str, str | None]:
     for name in ("series_instance_uid", "study_instance_uid"):
         if name in path:
             return name.removesuffix("_instance_uid"), str(path[name]), study
+    if "workitem_uid" in path:
+        return "workitem", str(path["workitem_uid"]), None
     for name in reversed(path):
         if name.endswith("_id"):
             return name.removesuffix("_id"), str(path[name]), None
