@@ -12,6 +12,7 @@ from litestar.response import Stream
 
 from annotomy.actor import Actor
 from annotomy.archive.decode import frame_sources, render
+from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import InstanceLocation, locate
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
@@ -69,6 +70,8 @@ async def rendered(
             raise NotAcceptable(
                 f'These are {len(shown)} pictures; accept multipart/related; type="{chosen.media_type}".'
             )
+    if "sop_instance_uid" not in request.path_params:  # all that a study or series shows is a way to take it along
+        await admit_download(services, actor, [shown[0][0].study_instance_uid])
     first = await picture(services, actor, *shown[0], presentation)
     if len(shown) == 1 and not chosen.multipart:
         return Response(first, media_type=chosen.media_type, headers=PRIVATE_DAY)

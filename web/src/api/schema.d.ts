@@ -1327,7 +1327,8 @@ export interface paths {
         get: operations["GetSegmentation"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Remove */
+        delete: operations["DeleteSegmentation"];
         options?: never;
         head?: never;
         /** ChangeSegmentation */
@@ -3568,6 +3569,7 @@ export interface components {
             label: string;
             /** @enum {string} */
             state: "proposal" | "draft" | "submitted" | "approved" | "rejected";
+            deleted: boolean;
             why: string;
             /** Format: uuid */
             created_by: string;
@@ -7049,6 +7051,8 @@ export interface operations {
         parameters: {
             query?: {
                 cursor?: string | null;
+                /** @description The deleted ones, instead of those that stand */
+                deleted?: boolean;
                 limit?: number;
                 project_id?: string | null;
                 series_instance_uid?: string | null;
@@ -7184,6 +7188,44 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Segmentation"];
                 };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteSegmentation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Bad request syntax or unsupported method */
             400: {
