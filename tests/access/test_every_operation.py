@@ -289,6 +289,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "prediction_id": prediction,
             "workitem_uid": "1.2.826.0.1.7",
             "ae_title": "SUBSCRIBER",
+            "bulkdata_path": "00420011",
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),

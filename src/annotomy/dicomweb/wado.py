@@ -17,9 +17,10 @@ from annotomy.actor import Actor
 from annotomy.archive.decode import FrameSource, decode_frames
 from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
-from annotomy.dicom.attributes import whole_json_of
+from annotomy.dicom.attributes import plain_json, whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
+from annotomy.dicomweb.bulkdata import bulk_path
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
 from annotomy.http.openapi import per_level
@@ -162,22 +163,14 @@ def _without_item_headers(frame: bytes) -> bytes:
 
 def _metadata_json(located: list[InstanceLocation], kept: list[bytes]) -> bytes:
     items = [_attributes(at, read_header(header)) for at, header in zip(located, kept, strict=True)]
-    return msgspec.json.encode(items, enc_hook=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """pydicom's values are subclasses of the plain types, which the encoder wants."""
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    raise TypeError(f"no JSON form of {type(value).__name__}")
+    return msgspec.json.encode(items, enc_hook=plain_json)
 
 
 def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
     base = f"/dicom-web/studies/{at.study_instance_uid}/series/{at.series_instance_uid}/instances/{at.sop_instance_uid}"
 
     def told_by_uri(element: Any) -> str:
-        return f"{base}/bulkdata/{int(element.tag):08X}"
+        return f"{base}/bulkdata/{bulk_path(header, element)}"
 
     json = whole_json_of(header, BULK_THRESHOLD_BYTES, told_by_uri)
     for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
