@@ -14,21 +14,33 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.decode import FrameSource, decode_frames
+from annotomy.archive.decode import decode_frames
 from annotomy.archive.downloads import admit_download
-from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
+from annotomy.archive.retrieve import (
+    FrameSource,
+    InstanceLocation,
+    headers,
+    locate,
+    locate_frames,
+    read_header,
+)
 from annotomy.dicom.attributes import plain_json, whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
 from annotomy.dicomweb.bulkdata import bulk_path
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
+from annotomy.errors import Unavailable
 from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
+MULTIPART = "multipart/related"
 BULK_THRESHOLD_BYTES = 1024
 """Larger binary values are told by BulkDataURI; lookup tables stay inline, since viewers need them (PS3.18 F.2.7)."""
+
+
+_VIEWS = {"permission": "study.read", "audit": "study.viewed", "problems": [NotRendered, Unavailable]}
 
 
 @get(
@@ -38,7 +50,7 @@ BULK_THRESHOLD_BYTES = 1024
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "audit": "study.read"},
+    opt={"permission": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -59,7 +71,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id=per_level("RetrieveInstances"),
-    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
+    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True, "gives": [MULTIPART]},
     tags=["dicomweb"],
 )
 async def instances(
@@ -91,7 +103,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": [MULTIPART, "application/octet-stream"]},
     tags=["dicomweb"],
 )
 async def frames(
@@ -101,7 +113,8 @@ async def frames(
     services: NamedDependency[Services],
 ) -> Response[bytes]:
     """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream."""
-    located, ranges = await _instance(request, actor, services)
+    async with services.db.read(actor) as tx:
+        located, ranges = await locate_frames(tx, **_instance(request))
     numbers = frame_numbers(frame_list, located.number_of_frames)
     bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
     kind = _frame_media_type(syntax)
@@ -109,21 +122,17 @@ async def frames(
     if len(bodies) == 1 and "multipart" not in accept and "application/octet-stream" in accept:
         return Response(bodies[0], media_type="application/octet-stream", headers=PRIVATE_DAY)
     boundary = secrets.token_hex(16)
-    body = bytearray()
+    pieces = list[bytes]()
     for number, frame in enumerate(bodies):
-        body += part_head(boundary, [("Content-Type", f"{kind}; transfer-syntax={syntax}")], first=number == 0) + frame
-    body += message_end(boundary)
+        head = part_head(boundary, [("Content-Type", f"{kind}; transfer-syntax={syntax}")], first=number == 0)
+        pieces += [head, frame]
+    body = b"".join([*pieces, message_end(boundary)])
     media_type = f'multipart/related; type="{kind}"; transfer-syntax={syntax}; boundary={boundary}'
-    return Response(bytes(body), media_type=media_type, headers=PRIVATE_DAY)
+    return Response(body, media_type=media_type, headers=PRIVATE_DAY)
 
 
-async def _instance(
-    request: Request[Any, Any, Any], actor: Actor, services: Services
-) -> tuple[InstanceLocation, list[tuple[int, int]]]:
-    uids = {name: uid for name, uid in request.path_params.items() if name.endswith("_uid")}
-    async with services.db.read(actor) as tx:
-        [located] = await locate(tx, **uids)
-        return located, await frame_ranges(tx, located)
+def _instance(request: Request[Any, Any, Any]) -> dict[str, str]:
+    return {name: uid for name, uid in request.path_params.items() if name.endswith("_uid")}
 
 
 async def _frame_bodies(
@@ -134,16 +143,34 @@ async def _frame_bodies(
     if ranges and syntax.is_compressed:
         raw = [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers]
         return [_without_item_headers(frame) for frame in raw], located.transfer_syntax_uid
-    async with services.db.read(actor) as tx:
-        [kept] = await headers(tx, [located])
-    header = await asyncio.to_thread(read_header, kept)
-    plain = (
-        ranges and str(header.get("PhotometricInterpretation")) != "YBR_FULL_422" and int(header.BitsAllocated) % 8 == 0
-    )
-    if plain:
-        return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
+    if located.blob_address not in _plain_blobs:
+        async with services.db.read(actor) as tx:
+            [kept] = await headers(tx, [located])
+        header = await asyncio.to_thread(read_header, kept)
+        plain = (
+            ranges
+            and str(header.get("PhotometricInterpretation")) != "YBR_FULL_422"
+            and int(header.BitsAllocated) % 8 == 0
+        )
+        if not plain:
+            return await _frames_made_plain(services, FrameSource(located, kept, ranges), numbers)
+        if len(_plain_blobs) >= MAX_PLAIN_BLOBS:
+            _plain_blobs.clear()
+        _plain_blobs.add(located.blob_address)
+    return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
+
+
+_plain_blobs: set[str] = set()
+"""Addresses of files whose native frames go out as they lie, so that a header is read once and not for each frame.
+
+What an address says of its bytes never changes, so nothing here gets out of date; who asks was decided before it is read.
+"""
+MAX_PLAIN_BLOBS = 100_000
+"""About 15 MB."""
+
+
+async def _frames_made_plain(services: Services, source: FrameSource, numbers: list[int]) -> tuple[list[bytes], str]:
     # One-bit, deflated, big-endian and half-chroma frames go out as plain little-endian bytes, which every viewer reads.
-    source = FrameSource(located, kept, ranges)
     try:
         frames = [(await decode_frames(services, source, [n - 1]))[0] for n in numbers]
     except PixelError as error:
