@@ -16,7 +16,7 @@ from annotomy.actor import Actor
 from annotomy.archive.retrieve import headers, locate, read_header
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.unreadable import UNREADABLE
-from annotomy.dicomweb.accept import choose
+from annotomy.dicomweb.accept import NotAcceptable, choose
 from annotomy.dicomweb.rendered import PRIVATE_DAY
 from annotomy.errors import NotFound, Problem
 from annotomy.services import Services
@@ -37,7 +37,12 @@ class RangeNotSatisfiable(Problem):
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/bulkdata/{bulkdata_path:path}",
     operation_id="RetrieveBulkData",
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={
+        "permission": "study.read",
+        "audit": "study.viewed",
+        "gives": {200: ["multipart/related", OCTETS], 206: [OCTETS]},
+        "problems": [NotFound, NotAcceptable, RangeNotSatisfiable],
+    },
     tags=["dicomweb"],
 )
 async def bulkdata(

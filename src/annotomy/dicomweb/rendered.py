@@ -13,13 +13,14 @@ from litestar.response import Stream
 from annotomy.actor import Actor
 from annotomy.archive.decode import frame_sources, render
 from annotomy.archive.downloads import admit_download
+from annotomy.archive.errors import ReasonRequired
 from annotomy.archive.retrieve import InstanceLocation, locate
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
 from annotomy.dicom.rendering import MAX_VIEWPORT, MEDIA_TYPES, Presentation, Viewport, WindowFunction
 from annotomy.dicomweb.accept import NotAcceptable, choose
 from annotomy.dicomweb.frame_list import frame_numbers
-from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.errors import BadRequest, NotFound, Problem, Unavailable
 from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
@@ -45,10 +46,17 @@ class NotRendered(Problem):
     status = 406
 
 
+_VIEWS = {
+    "permission": "study.read",
+    "audit": "study.viewed",
+    "problems": [NotRendered, NotAcceptable, BadRequest, Unavailable, ReasonRequired],
+}
+
+
 @get(
     [f"{path}/rendered" for path in (_STUDY, _SERIES, _INSTANCE, _FRAMES)],
     operation_id=per_level("RetrieveRendered"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": ["multipart/related", *MEDIA_TYPES]},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -81,7 +89,7 @@ async def rendered(
 @get(
     [f"{path}/thumbnail" for path in (_STUDY, _SERIES, _INSTANCE, _FRAMES)],
     operation_id=per_level("RetrieveThumbnail"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": [*MEDIA_TYPES]},
     tags=["dicomweb"],
 )
 async def thumbnail(

@@ -27,7 +27,7 @@ MAX_PARTS = 100_000
 DICOM_JSON = "application/dicom+json"
 _STORES = {
     "permission": "study.store",
-    "takes": ['multipart/related; type="application/dicom"'],
+    "takes": ['multipart/related; type="application/dicom"', 'multipart/related; type="application/dicom+json"'],
     "gives": {200: [DICOM_JSON], 202: [DICOM_JSON], 409: [DICOM_JSON]},  # all stored, some refused, all refused
     "problems": [Unsupported, NotFound],
 }

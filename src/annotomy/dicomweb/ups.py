@@ -9,8 +9,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from annotomy.actor import Actor
-from annotomy.errors import BadRequest, Unsupported
+from annotomy.errors import BadRequest, Conflict, NotFound, TooLarge, Unsupported
 from annotomy.services import Services
+from annotomy.workitems.errors import WorkitemNotYours, WorkitemRefused
 from annotomy.workitems.search import search_workitems
 from annotomy.workitems.service import (
     change_state,
@@ -26,12 +27,16 @@ DEFAULT_LIMIT = 100
 _CONTROLS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept"})
 _NO_STORE = {"Cache-Control": "no-store"}
 _TAGS = ["dicomweb"]
+_CHANGES: dict[str, Any] = {
+    "takes": [DICOM_JSON],
+    "problems": [BadRequest, NotFound, Conflict, TooLarge, Unsupported, WorkitemRefused, WorkitemNotYours],
+}
 
 
 @post(
     "/dicom-web/workitems",
     operation_id="CreateWorkitem",
-    opt={"permission": "workitem.schedule"},
+    opt=_CHANGES | {"permission": "workitem.schedule"},
     status_code=201,
     tags=_TAGS,
 )
@@ -57,7 +62,7 @@ async def create(
 @get(
     "/dicom-web/workitems",
     operation_id="SearchWorkitems",
-    opt={"permission": "study.read", "audit": "workitem.searched"},
+    opt={"permission": "study.read", "audit": "workitem.searched", "gives": [DICOM_JSON], "problems": [BadRequest]},
     tags=_TAGS,
 )
 async def search(
@@ -75,7 +80,7 @@ async def search(
 @get(
     "/dicom-web/workitems/{workitem_uid:str}",
     operation_id="RetrieveWorkitem",
-    opt={"permission": "study.read", "audit": "workitem.read"},
+    opt={"permission": "study.read", "audit": "workitem.read", "gives": [DICOM_JSON], "problems": [NotFound]},
     tags=_TAGS,
 )
 async def retrieve(
@@ -90,7 +95,7 @@ async def retrieve(
 @post(
     "/dicom-web/workitems/{workitem_uid:str}",
     operation_id="UpdateWorkitem",
-    opt={"permission": "workitem.perform"},
+    opt=_CHANGES | {"permission": "workitem.perform"},
     status_code=200,
     tags=_TAGS,
 )
@@ -110,7 +115,7 @@ async def update(
 @put(
     "/dicom-web/workitems/{workitem_uid:str}/state",
     operation_id="ChangeWorkitemState",
-    opt={"permission": "workitem.perform"},
+    opt=_CHANGES | {"permission": "workitem.perform"},
     status_code=200,
     tags=_TAGS,
 )
@@ -130,7 +135,7 @@ async def change(
 @post(
     "/dicom-web/workitems/{workitem_uid:str}/cancelrequest",
     operation_id="RequestWorkitemCancellation",
-    opt={"permission": "workitem.schedule"},
+    opt=_CHANGES | {"permission": "workitem.schedule"},
     status_code=202,
     tags=_TAGS,
 )

@@ -24,6 +24,7 @@ from annotomy.workitems.subscriptions import followed, is_told, subscribe, suspe
 
 _SUBSCRIBER: Final = "/dicom-web/workitems/{workitem_uid:str}/subscribers/{ae_title:str}"
 _TAGS = ["dicomweb"]
+_SUBSCRIBES = {"permission": "study.read", "problems": [BadRequest, NotFound]}
 _STATE_REPORT, _CANCEL_REQUESTED, _PROGRESS_REPORT = 1, 2, 3
 _EVENT_TYPES: Final = {
     "workitem.created": _STATE_REPORT,
@@ -34,7 +35,7 @@ _EVENT_TYPES: Final = {
 """PS3.4 Table CC.2.4-1."""
 
 
-@post(_SUBSCRIBER, operation_id="SubscribeToWorkitem", opt={"permission": "study.read"}, status_code=201, tags=_TAGS)
+@post(_SUBSCRIBER, operation_id="SubscribeToWorkitem", opt=_SUBSCRIBES, status_code=201, tags=_TAGS)
 async def subscribe_to(
     request: Request[Any, Any, Any],
     workitem_uid: FromPath[str],
@@ -55,9 +56,7 @@ async def subscribe_to(
     return Response(None, status_code=201, headers={"Content-Location": f"/dicom-web/subscribers/{ae_title}"})
 
 
-@delete(
-    _SUBSCRIBER, operation_id="UnsubscribeFromWorkitem", opt={"permission": "study.read"}, status_code=200, tags=_TAGS
-)
+@delete(_SUBSCRIBER, operation_id="UnsubscribeFromWorkitem", opt=_SUBSCRIBES, status_code=200, tags=_TAGS)
 async def unsubscribe_from(
     workitem_uid: FromPath[str],
     ae_title: FromPath[str],
@@ -73,7 +72,7 @@ async def unsubscribe_from(
 @post(
     _SUBSCRIBER + "/suspend",
     operation_id="SuspendSubscription",
-    opt={"permission": "study.read"},
+    opt=_SUBSCRIBES,
     status_code=200,
     tags=_TAGS,
 )
@@ -93,7 +92,7 @@ async def suspend_of(
     "/dicom-web/subscribers/{ae_title:str}",
     operation_id="StreamWorkitemEvents",
     media_type="text/event-stream",
-    opt={"permission": "study.read", "exclude_from_compression": True},
+    opt={"permission": "study.read", "exclude_from_compression": True, "problems": [BadRequest, NotFound]},
     tags=_TAGS,
 )
 async def reports(

@@ -17,6 +17,7 @@ from annotomy.dicomweb.accept import NotAcceptable
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import (
     PRIVATE_DAY,
+    NotRendered,
     annotation_of,
     number,
     picture,
@@ -24,7 +25,7 @@ from annotomy.dicomweb.rendered import (
     side,
     window_of,
 )
-from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.errors import BadRequest, NotFound, Problem, Unavailable
 from annotomy.services import Services
 
 DICOM = "application/dicom"
@@ -49,7 +50,13 @@ class NotDeidentified(Problem):
 @get(
     "/dicom-web/wado",
     operation_id="RetrieveByUri",
-    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
+    opt={
+        "permission": "study.read",
+        "audit": "study.retrieved",
+        "audit_first": True,
+        "gives": [*OFFERED],
+        "problems": [BadRequest, NotFound, NotAcceptable, NotRendered, NotDeidentified, Unavailable],
+    },
     tags=["dicomweb"],
 )
 async def retrieve(

@@ -437,6 +437,142 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Export */
+        post: operations["ExportAudit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReport */
+        get: operations["ReportOnAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReviews */
+        get: operations["ListAuditReviews"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetOneReview */
+        get: operations["GetAuditReview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReviewPage */
+        get: operations["GetAuditReviewPage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}/sign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sign */
+        post: operations["SignAuditReview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/segments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSegments */
+        get: operations["ListAuditSegments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/segments/{number}/file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSegmentFile */
+        get: operations["RetrieveAuditSegment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit/verify": {
         parameters: {
             query?: never;
@@ -760,6 +896,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/global-roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListGlobalRoles */
+        get: operations["ListGlobalRoles"];
+        put?: never;
+        /** GrantGlobalRole */
+        post: operations["GrantGlobalRole"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/global-roles/{user_id}/{role}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** WithdrawGlobalRole */
+        delete: operations["WithdrawGlobalRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/groups": {
         parameters: {
             query?: never;
@@ -914,6 +1085,24 @@ export interface paths {
         head?: never;
         /** Edit */
         patch: operations["EditLabel"];
+        trace?: never;
+    };
+    "/api/v1/matrices/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetMembers */
+        get: operations["GetMemberMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeMembers */
+        patch: operations["ChangeMemberMatrix"];
         trace?: never;
     };
     "/api/v1/models": {
@@ -1105,6 +1294,42 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/matrices/data": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetData */
+        get: operations["GetDataMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeData */
+        patch: operations["ChangeDataMatrix"];
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/matrices/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRoles */
+        get: operations["GetRoleMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeRoles */
+        patch: operations["ChangeRoleMatrix"];
         trace?: never;
     };
     "/api/v1/projects/{project_id}/members": {
@@ -1926,6 +2151,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/rendered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rendered */
+        get: operations["RetrieveRenderedOfStudy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series": {
         parameters: {
             query?: never;
@@ -1994,6 +2236,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/bulkdata/{bulkdata_path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Bulkdata */
+        get: operations["RetrieveBulkData"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}": {
         parameters: {
             query?: never;
@@ -2020,6 +2279,23 @@ export interface paths {
         };
         /** Rendered */
         get: operations["RetrieveRenderedOfFrames"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Thumbnail */
+        get: operations["RetrieveThumbnailOfFrames"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2096,6 +2372,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/rendered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rendered */
+        get: operations["RetrieveRenderedOfSeries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/thumbnail": {
         parameters: {
             query?: never;
@@ -2130,10 +2423,167 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/subscribers/{ae_title}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Reports */
+        get: operations["StreamWorkitemEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/wado": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve */
+        get: operations["RetrieveByUri"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Search */
+        get: operations["SearchWorkitems"];
+        put?: never;
+        /** Create */
+        post: operations["CreateWorkitem"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve */
+        get: operations["RetrieveWorkitem"];
+        put?: never;
+        /** Update */
+        post: operations["UpdateWorkitem"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/cancelrequest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancel */
+        post: operations["RequestWorkitemCancellation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/state": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Change */
+        put: operations["ChangeWorkitemState"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/subscribers/{ae_title}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** SubscribeTo */
+        post: operations["SubscribeToWorkitem"];
+        /** UnsubscribeFrom */
+        delete: operations["UnsubscribeFromWorkitem"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/subscribers/{ae_title}/suspend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** SuspendOf */
+        post: operations["SuspendSubscription"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** AccessCell */
+        AccessCell: {
+            /** @enum {string} */
+            access: "full" | "limited" | "read_only" | "none";
+            /** @enum {string} */
+            reason: "assigned" | "rules" | "read-only-role" | "own-work-only" | "part-assigned" | "part-by-rules" | "denied-by-rule" | "outside-limits" | "no-allow" | "membership-not-valid" | "role-without-study-read" | "being-decided";
+            /** @enum {null|string} */
+            rule: "ALLOW" | "DENY" | "LIMIT" | null;
+        };
+        /** AccessChange */
+        AccessChange: {
+            /** Format: uuid */
+            user_id: string;
+            study_instance_uid: string;
+            /** @enum {null|string} */
+            rule: "ALLOW" | "DENY" | "LIMIT" | null;
+            series_instance_uid?: string | null;
+        };
         /** AccessRequest */
         AccessRequest: {
             /** Format: uuid */
@@ -2214,6 +2664,29 @@ export interface components {
             /** @default  */
             label: string;
         };
+        /** AssignmentChange */
+        AssignmentChange: {
+            study_instance_uid: string;
+            assigned: boolean;
+            series_instance_uid?: string | null;
+        };
+        /** AuditFilter */
+        AuditFilter: {
+            since?: string | null;
+            until?: string | null;
+            actor?: string | null;
+            action?: string | null;
+            object_kind?: string | null;
+            object_id?: string | null;
+            study_instance_uid?: string | null;
+            project_id?: string | null;
+            patient?: string | null;
+            outcome?: string | null;
+            credential_id?: string | null;
+            source?: string | null;
+            request_id?: string | null;
+            reason?: string | null;
+        };
         /** AuditLine */
         AuditLine: {
             seq: number;
@@ -2224,11 +2697,13 @@ export interface components {
             actor: string;
             actor_kind: string;
             session_id: string | null;
+            key_id: string | null;
             source: string;
             action: string;
             object: {
                 [key: string]: string;
             };
+            study_instance_uid: string;
             patient: string;
             project_id: string | null;
             outcome: string;
@@ -2259,11 +2734,24 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
-        /** Change */
-        Change: {
-            member: string;
-            before: unknown;
-            after: unknown;
+        /** Bulk */
+        Bulk: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            /** Format: date */
+            day: string;
+            studies: number;
+            patients: number;
+            downloads: number;
+        };
+        /** CellResult */
+        CellResult: {
+            /** @enum {string} */
+            outcome: "changed" | "unchanged" | "refused";
+            problem?: {
+                [key: string]: unknown;
+            } | null;
         };
         /** ChangedSegmentation */
         ChangedSegmentation: {
@@ -2284,6 +2772,26 @@ export interface components {
             items: components["schemas"]["NewAnnotation"][];
             /** @default false */
             atomic: boolean;
+        };
+        /** DataMatrix */
+        DataMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.DataRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.matrix_schemas.MemberColumn_"];
+            cells: components["schemas"]["AccessCell"][][];
+        };
+        /** DataMatrixChange */
+        DataMatrixChange: {
+            reason: string;
+            assignments?: components["schemas"]["AssignmentChange"][];
+            changes?: components["schemas"]["AccessChange"][];
+        };
+        /** DataRow */
+        DataRow: {
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            study_date: string | null;
+            description: string;
+            modality: string;
         };
         /** Decision */
         Decision: {
@@ -2351,6 +2859,37 @@ export interface components {
             items: components["schemas"]["FeedEvent"][];
             next: number | null;
         };
+        /** Export */
+        Export: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            actor: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            study_instance_uid: string;
+            project_id: string | null;
+            reason: string;
+        };
+        /** ExportRequest */
+        ExportRequest: {
+            /** @enum {string} */
+            format: "dicom" | "fhir" | "jsonl";
+            reason: string;
+            filter?: components["schemas"]["AuditFilter"];
+        };
+        /** FailedSignIns */
+        FailedSignIns: {
+            user_id: string;
+            source: string;
+            attempts: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+        };
         /** FeedEvent */
         FeedEvent: {
             seq: number;
@@ -2373,6 +2912,13 @@ export interface components {
             /** @default [] */
             points: number[][];
             closed?: boolean | null;
+        };
+        /** GlobalRole */
+        GlobalRole: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            role: string;
         };
         /** Group */
         Group: {
@@ -2483,6 +3029,11 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** MatrixResult */
+        MatrixResult: {
+            results: components["schemas"]["CellResult"][];
+            assignment_results?: components["schemas"]["CellResult"][];
+        };
         /** Me */
         Me: {
             /** Format: uuid */
@@ -2515,6 +3066,25 @@ export interface components {
             valid_from?: string | null;
             via_group?: string | null;
         };
+        /** MemberColumn */
+        MemberColumn: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            display_name: string;
+            role: string;
+        };
+        /** MemberMatrix */
+        MemberMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.PersonRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.matrix_schemas.ProjectColumn_"];
+            cells: (components["schemas"]["MembershipCell"] | null)[][];
+        };
+        /** MemberMatrixChange */
+        MemberMatrixChange: {
+            reason: string;
+            changes: components["schemas"]["MembershipChange"][];
+        };
         /** Membership */
         Membership: {
             /** Format: uuid */
@@ -2522,6 +3092,26 @@ export interface components {
             project_name: string;
             role: string;
             permissions: string[];
+        };
+        /** MembershipCell */
+        MembershipCell: {
+            role: string;
+            /** @enum {string} */
+            source: "member" | "group";
+            group_id: string | null;
+            valid_from: string | null;
+            expires_at: string | null;
+            valid: boolean;
+        };
+        /** MembershipChange */
+        MembershipChange: {
+            /** Format: uuid */
+            user_id: string;
+            /** Format: uuid */
+            project_id: string;
+            role: string | null;
+            valid_from?: string | null;
+            expires_at?: string | null;
         };
         /** Model */
         Model: {
@@ -2594,6 +3184,14 @@ export interface components {
             parameters?: {
                 [key: string]: unknown;
             };
+        };
+        /** NewGlobalRole */
+        NewGlobalRole: {
+            /** Format: uuid */
+            user_id: string;
+            role: string;
+            /** @default  */
+            reason: string;
         };
         /** NewGroup */
         NewGroup: {
@@ -2713,6 +3311,20 @@ export interface components {
             /** @default false */
             is_admin: boolean;
         };
+        /** OffHours */
+        OffHours: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            /** Format: date */
+            day: string;
+            records: number;
+            patients: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+        };
         /** Page[DraftEntry] */
         "Page_annotomy.annotations.drafts.DraftEntry_": {
             items: components["schemas"]["DraftEntry"][];
@@ -2773,15 +3385,63 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[Review] */
+        "Page_annotomy.ops.audit_review.Review_": {
+            items: components["schemas"]["Review"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[AuditLine] */
-        "Page_annotomy.ops.audit_routes.AuditLine_": {
+        "Page_annotomy.ops.audit_search.AuditLine_": {
             items: components["schemas"]["AuditLine"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Segment] */
+        "Page_annotomy.ops.audit_segments.Segment_": {
+            items: components["schemas"]["ops_audit_segments_Segment"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[DataRow] */
+        "Page_annotomy.projects.matrix_schemas.DataRow_": {
+            items: components["schemas"]["DataRow"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[MemberColumn] */
+        "Page_annotomy.projects.matrix_schemas.MemberColumn_": {
+            items: components["schemas"]["MemberColumn"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[PersonRow] */
+        "Page_annotomy.projects.matrix_schemas.PersonRow_": {
+            items: components["schemas"]["PersonRow"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ProjectColumn] */
+        "Page_annotomy.projects.matrix_schemas.ProjectColumn_": {
+            items: components["schemas"]["ProjectColumn"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RoleRow] */
+        "Page_annotomy.projects.matrix_schemas.RoleRow_": {
+            items: components["schemas"]["RoleRow"][];
             next: string | null;
             total: number | null;
         };
         /** Page[AccessRequest] */
         "Page_annotomy.projects.schemas.AccessRequest_": {
             items: components["schemas"]["AccessRequest"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[GlobalRole] */
+        "Page_annotomy.projects.schemas.GlobalRole_": {
+            items: components["schemas"]["GlobalRole"][];
             next: string | null;
             total: number | null;
         };
@@ -2794,6 +3454,12 @@ export interface components {
         /** Page[Member] */
         "Page_annotomy.projects.schemas.Member_": {
             items: components["schemas"]["Member"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[PermissionLabel] */
+        "Page_annotomy.projects.schemas.PermissionLabel_": {
+            items: components["schemas"]["PermissionLabel"][];
             next: string | null;
             total: number | null;
         };
@@ -2823,7 +3489,7 @@ export interface components {
         };
         /** Page[Segment] */
         "Page_annotomy.segmentations.schemas.Segment_": {
-            items: components["schemas"]["Segment"][];
+            items: components["schemas"]["segmentations_schemas_Segment"][];
             next: string | null;
             total: number | null;
         };
@@ -2881,11 +3547,47 @@ export interface components {
             current_password: string;
             new_password: string;
         };
+        /** PatientAccess */
+        PatientAccess: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            patient: string;
+            reads: number;
+            downloads: number;
+            /** Format: date-time */
+            last_at: string;
+        };
+        /** PermissionChange */
+        PermissionChange: {
+            role: string;
+            permission: string;
+            granted: boolean;
+        };
         /** PermissionLabel */
         PermissionLabel: {
             name: string;
             label: components["schemas"]["RoleLabel"];
             scope: string;
+        };
+        /** Person */
+        Person: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            reads: number;
+            downloads: number;
+            exports: number;
+            patients: number;
+            studies: number;
+            refused: number;
+        };
+        /** PersonRow */
+        PersonRow: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            display_name: string;
         };
         /** PersonsAccess */
         PersonsAccess: {
@@ -2979,6 +3681,12 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** ProjectColumn */
+        ProjectColumn: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+        };
         /** ProjectGroup */
         ProjectGroup: {
             /** Format: uuid */
@@ -3047,6 +3755,28 @@ export interface components {
             id: string;
             version: number;
         };
+        /** Report */
+        Report: {
+            /** Format: date-time */
+            since: string;
+            /** Format: date-time */
+            until: string;
+            time_zone: string;
+            office_hours: [
+                number,
+                number
+            ];
+            bulk_studies: number;
+            records: number;
+            people: components["schemas"]["Person"][];
+            patients: components["schemas"]["PatientAccess"][];
+            off_hours: components["schemas"]["OffHours"][];
+            bulk: components["schemas"]["Bulk"][];
+            failed_sign_ins: components["schemas"]["FailedSignIns"][];
+            rights_changes: components["schemas"]["ops_audit_review_Change"][];
+            exports: components["schemas"]["Export"][];
+            cut: string[];
+        };
         /** Reset */
         Reset: {
             token: string;
@@ -3077,6 +3807,17 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** Review */
+        Review: {
+            month: string;
+            /** Format: date-time */
+            made_at: string;
+            sha256: string;
+            signed_by: string | null;
+            signed_at: string | null;
+            note: string;
+            report?: components["schemas"]["Report"] | null;
+        };
         /** Role */
         Role: {
             name: string;
@@ -3090,6 +3831,24 @@ export interface components {
         RoleLabel: {
             en: string;
             ko: string;
+        };
+        /** RoleMatrix */
+        RoleMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.RoleRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.schemas.PermissionLabel_"];
+            cells: boolean[][];
+        };
+        /** RoleMatrixChange */
+        RoleMatrixChange: {
+            reason: string;
+            changes: components["schemas"]["PermissionChange"][];
+        };
+        /** RoleRow */
+        RoleRow: {
+            name: string;
+            label: components["schemas"]["RoleLabel"];
+            editable: boolean;
+            members: number;
         };
         /** Roles */
         Roles: {
@@ -3143,16 +3902,6 @@ export interface components {
             /** @default false */
             cookie: boolean;
         };
-        /** Segment */
-        Segment: {
-            segment_number: number;
-            label: string;
-            code: components["schemas"]["segmentations_schemas_Code"];
-            category: components["schemas"]["segmentations_schemas_Code"];
-            algorithm: components["schemas"]["Algorithm"] | null;
-            color: string;
-            statistics: components["schemas"]["SegmentStatistics"];
-        };
         /** SegmentStatistics */
         SegmentStatistics: {
             voxels: number;
@@ -3185,7 +3934,7 @@ export interface components {
             shape_kji: number[];
             affine_lps: number[];
             sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+            segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
         /** Session */
         Session: {
@@ -3226,6 +3975,11 @@ export interface components {
         /** SignUpAnswer */
         SignUpAnswer: {
             state: string;
+        };
+        /** Signature */
+        Signature: {
+            /** @default  */
+            note: string;
         };
         /** StatisticsAnswer */
         StatisticsAnswer: {
@@ -3342,6 +4096,12 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** Change */
+        annotations_schemas_Change: {
+            member: string;
+            before: unknown;
+            after: unknown;
+        };
         /** Version */
         annotations_schemas_Version: {
             version: number;
@@ -3355,7 +4115,7 @@ export interface components {
             content: {
                 [key: string]: unknown;
             };
-            changes: components["schemas"]["Change"][];
+            changes: components["schemas"]["annotations_schemas_Change"][];
         };
         /** Code */
         identity_schemas_Code: {
@@ -3367,11 +4127,54 @@ export interface components {
             scheme: string;
             meaning: string;
         };
+        /** Change */
+        ops_audit_review_Change: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            actor: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            project_id: string | null;
+            detail: {
+                [key: string]: unknown;
+            };
+        };
+        /** Segment */
+        ops_audit_segments_Segment: {
+            number: number;
+            month: string;
+            first_seq: number;
+            last_seq: number;
+            records: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+            /** Format: date-time */
+            sealed_at: string;
+            /** Format: date-time */
+            keep_until: string;
+            dropped_at: string | null;
+            bytes: number;
+        };
         /** Code */
         segmentations_schemas_Code: {
             value: string;
             scheme: string;
             meaning: string;
+        };
+        /** Segment */
+        segmentations_schemas_Segment: {
+            segment_number: number;
+            label: string;
+            code: components["schemas"]["segmentations_schemas_Code"];
+            category: components["schemas"]["segmentations_schemas_Code"];
+            algorithm: components["schemas"]["Algorithm"] | null;
+            color: string;
+            statistics: components["schemas"]["SegmentStatistics"];
         };
         /** Version */
         segmentations_schemas_Version: {
@@ -3387,7 +4190,7 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+            segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
         /**
          * Problem
@@ -3672,8 +4475,17 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The frame cannot be decoded */
-        TheFrameCannotBeDecoded: {
+        /** @description Not permitted. Say why */
+        NotPermittedOrSayWhy: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The frame cannot be decoded. Not offered in an accepted form */
+        TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm: {
             headers: {
                 [name: string]: unknown;
             };
@@ -3683,6 +4495,69 @@ export interface components {
         };
         /** @description Not available now */
         NotAvailableNow: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not offered in an accepted form */
+        NotOfferedInAnAcceptedForm: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description There is nothing in this range */
+        ThereIsNothingInThisRange: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The frame cannot be decoded */
+        TheFrameCannotBeDecoded: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not offered in an accepted form. The frame cannot be decoded */
+        NotOfferedInAnAcceptedFormOrTheFrameCannotBeDecoded: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Objects are not anonymized here */
+        ObjectsAreNotAnonymizedHere: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request is not valid. Not the Transaction UID of the claim */
+        TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The workitem does not allow this now */
+        InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow: {
             headers: {
                 [name: string]: unknown;
             };
@@ -4784,20 +5659,35 @@ export interface operations {
     SearchAudit: {
         parameters: {
             query?: {
-                /** @description an action, or what stands before its dot */
+                /** @description An action, or what stands before its dot. */
                 action?: string | null;
-                /** @description user id or name */
+                /** @description A user's id or name. */
                 actor?: string | null;
+                /** @description The `seq` beyond which the page begins. */
                 after?: number;
+                /** @description A session or an API key. */
+                credential_id?: string | null;
                 limit?: number;
-                /** @description id or UID of the object */
+                /** @description Id or UID of the object. */
                 object?: string | null;
+                object_kind?: string | null;
+                /** @description Oldest or newest records first. */
+                order?: "oldest" | "newest";
+                /** @description success, denied, not-found or failure. */
                 outcome?: string | null;
-                /** @description the pseudonym that another record tells */
+                /** @description The pseudonym that another record tells. */
                 patient?: string | null;
                 project_id?: string | null;
+                /** @description Part of the reason's text. */
+                reason?: string | null;
+                request_id?: string | null;
                 since?: string | null;
+                /** @description A network address. */
+                source?: string | null;
+                study_instance_uid?: string | null;
                 until?: string | null;
+                /** @description Count all that matches as well. */
+                with_total?: boolean;
             };
             header?: never;
             path?: never;
@@ -4811,7 +5701,234 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_annotomy.ops.audit_routes.AuditLine_"];
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_search.AuditLine_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ExportAudit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExportRequest"];
+            };
+        };
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ReportOnAudit: {
+        parameters: {
+            query: {
+                project_id?: string | null;
+                since: string;
+                until: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListAuditReviews: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_review.Review_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetAuditReview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Review"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetAuditReviewPage: {
+        parameters: {
+            query?: {
+                /** @description Default: the server's. */
+                language?: "en" | "ko" | null;
+            };
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SignAuditReview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Signature"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Review"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListAuditSegments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_segments.Segment_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveAuditSegment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
@@ -5352,6 +6469,91 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    ListGlobalRoles: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.GlobalRole_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GrantGlobalRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewGlobalRole"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GlobalRole"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    WithdrawGlobalRole: {
+        parameters: {
+            query?: {
+                reason?: string;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ListGroups: {
         parameters: {
             query?: never;
@@ -5700,6 +6902,68 @@ export interface operations {
             412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
             413: components["responses"]["TooLarge"];
             428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetMemberMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                q?: string;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberMatrix"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeMemberMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MemberMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -6142,6 +7406,140 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetDataMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                level?: "study" | "series";
+                q?: string;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DataMatrix"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeDataMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DataMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetRoleMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoleMatrix"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeRoleMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RoleMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -6718,21 +8116,14 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeSegmentation: {
@@ -8003,6 +9394,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "multipart/related; type=\"application/dicom\"": string;
+                "multipart/related; type=\"application/dicom+json\"": string;
             };
         };
         responses: {
@@ -8086,6 +9478,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "multipart/related; type=\"application/dicom\"": string;
+                "multipart/related; type=\"application/dicom+json\"": string;
             };
         };
         responses: {
@@ -8179,6 +9572,38 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveRenderedOfStudy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     QuerySeriesOfStudy: {
@@ -8293,6 +9718,48 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    RetrieveBulkData: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+                sop_instance_uid: string;
+                bulkdata_path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description Answer */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["NotOfferedInAnAcceptedForm"];
+            416: components["responses"]["ThereIsNothingInThisRange"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     RetrieveFrames: {
         parameters: {
             query?: never;
@@ -8328,10 +9795,42 @@ export interface operations {
     };
     RetrieveRenderedOfFrames: {
         parameters: {
-            query?: {
-                /** @description centre,width[,function] in modality units */
-                window?: string | null;
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+                sop_instance_uid: string;
+                frame_list: string;
             };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
+    RetrieveThumbnailOfFrames: {
+        parameters: {
+            query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
@@ -8351,13 +9850,14 @@ export interface operations {
                 content: {
                     "image/jpeg": string;
                     "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -8393,10 +9893,7 @@ export interface operations {
     };
     RetrieveRenderedOfInstance: {
         parameters: {
-            query?: {
-                /** @description centre,width[,function] in modality units */
-                window?: string | null;
-            };
+            query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
@@ -8413,15 +9910,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    "multipart/related": string;
                     "image/jpeg": string;
                     "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -8446,13 +9945,15 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -8485,6 +9986,39 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    RetrieveRenderedOfSeries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
     RetrieveThumbnailOfSeries: {
         parameters: {
             query?: never;
@@ -8504,13 +10038,15 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -8533,15 +10069,344 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
+    StreamWorkitemEvents: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveByUri: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["NotOfferedInAnAcceptedFormOrTheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            501: components["responses"]["ObjectsAreNotAnonymizedHere"];
             503: components["responses"]["NotAvailableNow"];
+        };
+    };
+    SearchWorkitems: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": unknown;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CreateWorkitem: {
+        parameters: {
+            query?: {
+                /** @description Its project; else that of the API key. */
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": unknown;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    UpdateWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RequestWorkitemCancellation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeWorkitemState: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SubscribeToWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    UnsubscribeFromWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SuspendSubscription: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
 }
