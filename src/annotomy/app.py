@@ -23,7 +23,7 @@ from annotomy.blobs.choose import blob_store
 from annotomy.collaboration.live import LiveUpdates, live_updates
 from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
-from annotomy.dicomweb import qido, stow, wado
+from annotomy.dicomweb import bulkdata, qido, rendered, stow, ups, ups_events, wado, wado_uri
 from annotomy.errors import Problem
 from annotomy.http.admission import Admission
 from annotomy.http.egress import Egress
@@ -93,7 +93,18 @@ API_ROUTERS: list[Any] = [
 ]
 """Everything under /api/v1, in the order of the features."""
 
-OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
+OTHER_HANDLERS: list[Any] = [
+    *stow.handlers,
+    *qido.handlers,
+    *wado.handlers,
+    *rendered.handlers,
+    *bulkdata.handlers,
+    *wado_uri.handlers,
+    *ups.handlers,
+    *ups_events.handlers,
+    *health_handlers,
+    *static_handlers,
+]
 """DICOMweb, probes and the web app, at the paths of their own."""
 
 

@@ -294,6 +294,12 @@ async def world(application: Application) -> AsyncIterator[World]:
             " values ($1, 'SECRETPROJECT', '1', $2, $3, $4, $5)",
             UUID(prediction), UUID(project), attributes["SeriesInstanceUID"], UUID(job), UUID(user_ids["owner"]),
         )  # fmt: skip
+        await tx.execute(
+            "insert into workitems (id, workitem_uid, project_id, study_instance_uid, attributes, created_by)"
+            " values ($1, '1.2.826.0.1.7', $2, $3, $4, $5)",
+            new_id(), UUID(project), attributes["StudyInstanceUID"],
+            {"00100020": {"vr": "LO", "Value": ["SECRETPATIENT"]}}, UUID(user_ids["owner"]),
+        )  # fmt: skip
     yield World(
         ids={
             "project_id": project,
@@ -314,6 +320,9 @@ async def world(application: Application) -> AsyncIterator[World]:
             "job_id": job,
             "segmentation_id": segmentation,
             "prediction_id": prediction,
+            "workitem_uid": "1.2.826.0.1.7",
+            "ae_title": "SUBSCRIBER",
+            "bulkdata_path": "00420011",
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),
@@ -342,7 +351,21 @@ def project_roles() -> list[str]:
 
 def absent_ids(ids: dict[str, str]) -> dict[str, str]:
     """The same, of nothing that exists."""
-    words = {"frame_list", "action", "name", "role", "version", "key", "format", "month", "number", "since", "until"}
+    words = {
+        "frame_list",
+        "action",
+        "name",
+        "role",
+        "version",
+        "key",
+        "format",
+        "month",
+        "number",
+        "since",
+        "until",
+        "ae_title",
+        "bulkdata_path",
+    }
     return {
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())
         for name, value in ids.items()

@@ -29,7 +29,8 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from annotomy.dicom.pixels import PixelError, decode_frame, modality_values, render_values, to_picture
+from annotomy.dicom.pixels import PixelError, decode_frame, modality_values
+from annotomy.dicom.rendering import Presentation, picture_of
 
 MEMORY_BYTES: Final = 1 << 30
 """Address space above what the idle process has: a frame of 8192 x 8192 in float32 and what its codec needs."""
@@ -58,9 +59,7 @@ class Task(msgspec.Struct, frozen=True):
     header_bytes: int
     pieces: list[Piece] = []
     indices: list[int] = []
-    media_type: str = "image/png"
-    window: tuple[float, float] | None = None
-    max_side: int | None = None
+    presentation: Presentation = Presentation()
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -172,7 +171,7 @@ def _make(task: Task, source: int) -> bytes | NDArray[Any]:
     if task.make == "picture":
         dataset, index = next(_frames(task, source))
         values = decode_frame(dataset, index)
-        return to_picture(render_values(dataset, values, task.window), task.media_type, max_side=task.max_side)
+        return picture_of(dataset, values, task.presentation)
     decoded: list[NDArray[Any]] = []
     for dataset, index in _frames(task, source):
         values = decode_frame(dataset, index)
