@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from annotomy.dicom.metaimage import metaimage_to_dicom
@@ -51,15 +50,13 @@ def converted(data: bytes, folder: Path, *, beside: bytes | None = None, told: T
     other.write_bytes(beside or b"")
     convert = nrrd_to_dicom if data.startswith(b"NRRD") else metaimage_to_dicom
     files = convert(path, told or Told("salt", "v.nrrd"), lambda name: other if name == "v.raw" and beside else None)
-    found = [dcmread(io.BytesIO(one)) for one in files]
+    found: list[Dataset] = [dcmread(io.BytesIO(one)) for one in files]
     assert {one.name for one in folder.iterdir()} == {"v.volume", "v.data"}, "nothing is left beside the file"
     return found
 
 
 def expected() -> dict[tuple[float, ...], int]:
-    return {
-        tuple(np.round((AFFINE @ [*index, 1.0])[:3], 3) + 0.0): int(VALUES[index]) for index in np.ndindex(*SHAPE)
-    }
+    return {tuple(np.round((AFFINE @ [*index, 1.0])[:3], 3) + 0.0): int(VALUES[index]) for index in np.ndindex(*SHAPE)}
 
 
 @pytest.mark.parametrize(
@@ -73,9 +70,7 @@ def expected() -> dict[tuple[float, ...], int]:
         (nrrd(b"", data_file="v.raw", byte_skip="-1"), b"a header of others" + RAW),
         (nrrd(b"", data_file="v.raw", encoding="gzip"), gzip.compress(RAW)),
         (
-            nrrd(
-                RAW, space="RAS", space_directions="(-0.5,0,0) (0,0,-1.25) (0,2,0)", space_origin="(-7.5,3.25,11)"
-            ),
+            nrrd(RAW, space="RAS", space_directions="(-0.5,0,0) (0,0,-1.25) (0,2,0)", space_origin="(-7.5,3.25,11)"),
             None,
         ),
         (metaimage(RAW), None),

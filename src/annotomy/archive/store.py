@@ -54,7 +54,8 @@ class Incoming:
 @dataclass(frozen=True, slots=True)
 class StoreOutcome:
     name: str
-    state: Literal["stored", "already", "refused"]
+    state: Literal["stored", "already", "used", "refused"]
+    """`used`, of uploads only: a file that others could not be read without (raw data, a media directory)."""
     study_instance_uid: str = ""
     series_instance_uid: str = ""
     sop_instance_uid: str = ""

@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,12 @@ class RawVolume:
     """First axis fastest. Raises VolumeError when the file is shorter than its header says."""
 
     def __init__(
-        self, file: IO[bytes], offset: int, dtype: "np.dtype[Any]", shape: tuple[int, ...], affine_lps: NDArray[np.float64]
+        self,
+        file: IO[bytes],
+        offset: int,
+        dtype: "np.dtype[Any]",
+        shape: tuple[int, ...],
+        affine_lps: NDArray[np.float64],
     ) -> None:
         require_size(shape)
         self._file, self._offset, self._dtype = file, offset, dtype
@@ -47,7 +52,7 @@ def volume_bytes(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> int:
 
 
 @contextlib.contextmanager
-def unpacked(path: Path, offset: int, needed: int) -> Iterator[IO[bytes]]:
+def unpacked(path: Path, offset: int, needed: int) -> Generator[IO[bytes]]:
     """The zlib or gzip stream from `offset` on, as a file of `needed` bytes beside `path`, gone at the end."""
     if needed > unpacked_limit(path.stat().st_size):
         raise VolumeError("The file unpacks to more than is allowed.")

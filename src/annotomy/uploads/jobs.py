@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
-from annotomy.dicom.nifti import NiftiError, nifti_to_dicom
 from annotomy.errors import Problem
 from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
 from annotomy.uploads.announced import Announcement
-from annotomy.uploads.errors import ContentMismatch, UnsupportedFile, UploadGone
+from annotomy.uploads.errors import ContentMismatch, UploadGone
 from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
 from annotomy.uploads.manifests import Ended, announced_files, book_files
 from annotomy.uploads.part_file import part_file, remove
+from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.unfold import Unfolding
 
 COPY_BYTES = 4 << 20
 
@@ -26,7 +29,7 @@ COPY_BYTES = 4 << 20
 async def ingest_upload(services: Services, job: IngestUpload, context: JobContext) -> None:
     async with services.db.read(context.asker) as tx:
         upload = await tx.fetchrow(
-            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id from uploads where id = $1",
+            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id, geometry from uploads where id = $1",
             job.upload_id,
         )
     if upload is None or upload["state"] in ("stored", "failed"):
@@ -49,17 +52,21 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
             await tx.execute(
                 "update uploads set state = 'ingesting' where id = $1 and state = 'verifying'", job.upload_id
             )
-        source = _incoming(path, upload["filename"] or "file", context, salt=str(upload["project_id"]))
+        filename = upload["filename"] or "file"
+        source = _incoming(path, filename, context)
         if announcement is not None:
             source = announcement.of_pack(source)
-        outcomes += await store_instances(services, context.asker, upload["project_id"], source)
+        form = msgspec.convert(upload["geometry"], GeometryForm | None)
+        unfolding = Unfolding(path, salt=str(upload["project_id"]), filename=filename, form=form)
+        outcomes += await store_instances(services, context.asker, upload["project_id"], unfolding.unfold(source))
+        outcomes += unfolding.told
     except Problem as error:
         problem = error
     ended: list[Ended] = []
     if announcement is not None:
         outcomes += announcement.refused
         ended = announcement.ended(outcomes, problem)
-    if problem is None and not any(outcome.state != "refused" for outcome in outcomes):
+    if problem is None and not any(outcome.state in ("stored", "already") for outcome in outcomes):
         problem = next((o.problem for o in outcomes if o.problem), None) or Problem("The archive holds no file.")
     await _book(services, job, context, outcomes, problem, upload["manifest_id"], ended)
     for used in (job.upload_id, *upload["parts"]):
@@ -101,9 +108,9 @@ async def _verify(path: Path, sha256: str | None) -> None:
         raise ContentMismatch("The file does not hash to the sha256 that was announced.")
 
 
-async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str) -> AsyncIterator[Incoming]:
+async def _incoming(path: Path, filename: str, context: JobContext) -> AsyncIterator[Incoming]:
     kind = await asyncio.to_thread(kind_of, path)
-    if kind == "dicom":
+    if kind not in ("zip", "tar"):
         # A second name may be moved into the archive; the part file's own stays until the end is booked, so that a
         # second try finds it.
         second = path.with_suffix(".link")
@@ -111,16 +118,6 @@ async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str
         second.hardlink_to(path)
         yield Incoming(filename, path=second)
         second.unlink(missing_ok=True)
-        return
-    if kind == "nifti":
-        slices = nifti_to_dicom(path, salt=salt, filename=filename)
-        number = 0
-        try:
-            while (data := await asyncio.to_thread(next, slices, None)) is not None:
-                number += 1
-                yield Incoming(f"{filename} slice {number}", data=data)
-        except NiftiError as error:
-            raise UnsupportedFile(str(error)) from error
         return
     walk = members(path, kind)
     count = 0
@@ -140,7 +137,7 @@ async def _book(
     manifest_id: UUID | None,
     ended: list[Ended],
 ) -> None:
-    studies = sorted({o.study_instance_uid for o in outcomes if o.state != "refused"})
+    studies = sorted({o.study_instance_uid for o in outcomes if o.study_instance_uid and o.state != "refused"})
     rows = [
         (
             job.upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,

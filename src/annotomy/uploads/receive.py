@@ -12,6 +12,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
@@ -36,6 +38,7 @@ from annotomy.uploads.errors import (
 from annotomy.uploads.ingest import IngestUpload
 from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
+from annotomy.uploads.pictures import GeometryForm
 
 LIFETIME = timedelta(days=7)
 """An upload to which nothing was added for so long is removed."""
@@ -61,6 +64,7 @@ async def create_upload(
     project_id: UUID | None = None,
     manifest_id: UUID | None = None,
     sha256: str | None = None,
+    geometry: GeometryForm | None = None,
     partial: bool = False,
 ) -> UUID:
     """`length` None is told later. A partial upload waits to be named by a final one.
@@ -76,9 +80,10 @@ async def create_upload(
             project = await _project(tx, actor, project_id, manifest_id)
             await tx.execute(
                 "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, manifest_id,"
-                " expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                " expires_at, geometry) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                 upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256,
                 "partial" if partial else None, manifest_id, services.clock.now() + LIFETIME,
+                msgspec.to_builtins(geometry),
             )  # fmt: skip
             if length == 0 and not partial:
                 await _hand_over(tx, upload_id, project)
@@ -98,6 +103,7 @@ async def concatenate(
     project_id: UUID | None,
     manifest_id: UUID | None,
     sha256: str | None,
+    geometry: GeometryForm | None,
 ) -> UUID:
     """A final upload made of complete partial ones, in this order (tus concatenation). Raises UploadIncomplete."""
     if not 1 <= len(parts) <= MAX_PARTS:
@@ -112,9 +118,9 @@ async def concatenate(
         project = await _project(tx, actor, project_id, manifest_id)
         await tx.execute(
             "insert into uploads (id, owner_id, project_id, filename, relative_path, length, received, sha256, concat, parts,"
-            " manifest_id, expires_at) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9, $10)",
+            " manifest_id, expires_at, geometry) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9, $10, $11)",
             upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts, manifest_id,
-            services.clock.now() + LIFETIME,
+            services.clock.now() + LIFETIME, msgspec.to_builtins(geometry),
         )  # fmt: skip
         await _hand_over(tx, upload_id, project)
     return upload_id

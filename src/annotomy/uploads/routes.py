@@ -26,6 +26,7 @@ from annotomy.uploads.checksum import CHECKSUMS
 from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
 from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
+from annotomy.uploads.pictures import GeometryForm, form_of
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination,concatenation"
@@ -272,6 +273,7 @@ class _Metadata(msgspec.Struct, frozen=True):
     project_id: UUID | None = None
     manifest_id: UUID | None = None
     sha256: str | None = None
+    geometry: GeometryForm | None = None
 
     @classmethod
     def of(cls, header: str) -> "_Metadata":
@@ -285,7 +287,10 @@ class _Metadata(msgspec.Struct, frozen=True):
             except (binascii.Error, UnicodeDecodeError):
                 raise BadRequest(f"Upload-Metadata: the value of {key[:40]} is no base64 of UTF-8 text.") from None
         try:
-            return msgspec.convert({key: value for key, value in found.items() if value}, cls)
+            values: dict[str, Any] = {key: value for key, value in found.items() if value}
+            if "geometry" in values:
+                values["geometry"] = msgspec.to_builtins(form_of(values["geometry"]))
+            return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:
             raise BadRequest(f"Upload-Metadata: {error}.") from None
 

@@ -434,7 +434,7 @@ create table study_manifest_files (
   size bigint not null,
   blake3 text collate "C",                     -- of the whole file, hex; one of the two
   sha256 text collate "C",
-  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'refused')),
+  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'used', 'refused')),
   study_instance_uid text collate "C",
   sop_instance_uid text collate "C",
   problem jsonb,
@@ -453,6 +453,7 @@ create table uploads (
   received bigint not null default 0,          -- durable offset: what HEAD reports
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
+  geometry jsonb,                              -- a geometry form for pictures, as the client sent it
   sha256 text,                                 -- what the client said the whole file hashes to
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
@@ -467,7 +468,7 @@ create table upload_files (
   upload_id uuid not null references uploads on delete cascade,
   ordinal integer not null,
   path text not null,
-  state text not null check (state in ('stored', 'already', 'refused')),
+  state text not null check (state in ('stored', 'already', 'used', 'refused')),
   study_instance_uid text,
   series_instance_uid text,
   sop_instance_uid text,
