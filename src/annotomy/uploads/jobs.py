@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
 from annotomy.uploads.announced import Announcement
+from annotomy.uploads.derived import Taken, Takers, take_derived
 from annotomy.uploads.errors import ContentMismatch, UploadGone
 from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
 from annotomy.uploads.manifests import Ended, announced_files, book_files
@@ -26,7 +28,7 @@ from annotomy.uploads.unfold import Unfolding
 COPY_BYTES = 4 << 20
 
 
-async def ingest_upload(services: Services, job: IngestUpload, context: JobContext) -> None:
+async def ingest_upload(services: Services, job: IngestUpload, context: JobContext, *, takers: Takers) -> None:
     async with services.db.read(context.asker) as tx:
         upload = await tx.fetchrow(
             "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id, geometry from uploads where id = $1",
@@ -62,13 +64,15 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         outcomes += unfolding.told
     except Problem as error:
         problem = error
+    taken = await take_derived(services, context.asker, upload["project_id"], outcomes, takers)
+    outcomes = taken.outcomes
     ended: list[Ended] = []
     if announcement is not None:
         outcomes += announcement.refused
         ended = announcement.ended(outcomes, problem)
     if problem is None and not any(outcome.state in ("stored", "already") for outcome in outcomes):
         problem = next((o.problem for o in outcomes if o.problem), None) or Problem("The archive holds no file.")
-    await _book(services, job, context, outcomes, problem, upload["manifest_id"], ended)
+    await _book(services, job, context, taken, problem, upload["manifest_id"], ended)
     for used in (job.upload_id, *upload["parts"]):
         remove(part_file(services, used))
 
@@ -132,22 +136,23 @@ async def _book(
     services: Services,
     job: IngestUpload,
     context: JobContext,
-    outcomes: list[StoreOutcome],
+    taken: Taken,
     problem: Problem | None,
     manifest_id: UUID | None,
     ended: list[Ended],
 ) -> None:
+    outcomes = taken.outcomes
     studies = sorted({o.study_instance_uid for o in outcomes if o.study_instance_uid and o.state != "refused"})
     rows = [
         (
             job.upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
-            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None,
+            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None, taken.made.get(o.sop_instance_uid),
         )
         for number, o in enumerate(outcomes)
     ]  # fmt: skip
     async with services.db.write(context.asker) as tx:
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
-        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8)", rows)
+        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", rows)
         project_id = await tx.fetchval(
             "update uploads set state = $2, problem = $3, study_instance_uids = $4, finished_at = now() where id = $1"
             " returning project_id",
@@ -170,4 +175,6 @@ async def _book(
         await context.finish(tx)
 
 
-INGEST = HandlerSpec(IngestUpload, ingest_upload)
+def ingest(takers: Takers) -> HandlerSpec:
+    """The handler; `takers` are the features that take objects over once they are stored."""
+    return HandlerSpec(IngestUpload, partial(ingest_upload, takers=takers))

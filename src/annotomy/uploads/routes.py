@@ -41,6 +41,9 @@ class UploadFile(msgspec.Struct, frozen=True):
     series_instance_uid: str | None
     sop_instance_uid: str | None
     problem: dict[str, Any] | None
+    """Of a stored SEG or SR: why it became no segmentation or annotation."""
+    made: dict[str, Any] | None
+    """What a SEG or SR became: `segmentation_id`, or numbers of annotations that were `created`, `known` and `refused`."""
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -205,7 +208,7 @@ async def get_upload(
         await receive.get_upload(tx, upload_id)
         row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
         files = await tx.fetch(
-            "select path, state, study_instance_uid, series_instance_uid, sop_instance_uid, problem from upload_files"
+            "select path, state, study_instance_uid, series_instance_uid, sop_instance_uid, problem, made from upload_files"
             " where upload_id = $1 order by ordinal",
             upload_id,
         )

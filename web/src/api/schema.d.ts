@@ -3303,6 +3303,9 @@ export interface components {
             problem: {
                 [key: string]: unknown;
             } | null;
+            made: {
+                [key: string]: unknown;
+            } | null;
         };
         /** User */
         User: {

@@ -473,6 +473,7 @@ create table upload_files (
   series_instance_uid text,
   sop_instance_uid text,
   problem jsonb,
+  made jsonb,                                  -- of a SEG or SR: the segmentation or annotations that it became
   primary key (upload_id, ordinal)
 );
 
