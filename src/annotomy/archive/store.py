@@ -61,6 +61,8 @@ class StoreOutcome:
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
     problem: Problem | None = None
+    size: int = 0
+    """Bytes of the instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,14 @@ class Kept:
     def outcome(self, state: Literal["stored", "already", "refused"], problem: Problem | None = None) -> StoreOutcome:
         p = self.parsed
         return StoreOutcome(
-            self.name, state, p.study_instance_uid, p.series_instance_uid, p.sop_instance_uid, p.sop_class_uid, problem
+            self.name,
+            state,
+            p.study_instance_uid,
+            p.series_instance_uid,
+            p.sop_instance_uid,
+            p.sop_class_uid,
+            problem,
+            self.blob.size,
         )
 
 

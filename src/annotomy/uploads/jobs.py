@@ -23,6 +23,7 @@ from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
 from annotomy.uploads.manifests import Ended, announced_files, book_files
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.quotas import book_stored, within_quota
 from annotomy.uploads.unfold import Unfolding
 
 COPY_BYTES = 4 << 20
@@ -60,8 +61,10 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
             source = announcement.of_pack(source)
         form = msgspec.convert(upload["geometry"], GeometryForm | None)
         unfolding = Unfolding(path, salt=str(upload["project_id"]), filename=filename, form=form)
-        outcomes += await store_instances(services, context.asker, upload["project_id"], unfolding.unfold(source))
-        outcomes += unfolding.told
+        over: list[StoreOutcome] = []
+        source = within_quota(services, context.asker, job.upload_id, unfolding.unfold(source), over)
+        outcomes += await store_instances(services, context.asker, upload["project_id"], source)
+        outcomes += [*unfolding.told, *over]
     except Problem as error:
         problem = error
     taken = await take_derived(services, context.asker, upload["project_id"], outcomes, takers)
@@ -153,11 +156,15 @@ async def _book(
     async with services.db.write(context.asker) as tx:
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
         await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", rows)
-        project_id = await tx.fetchval(
+        row = await tx.fetchrow(
             "update uploads set state = $2, problem = $3, study_instance_uids = $4, finished_at = now() where id = $1"
-            " returning project_id",
+            " returning owner_id, project_id",
             job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
         )  # fmt: skip
+        project_id = row and row["project_id"]
+        if row is not None:
+            new_bytes = sum(one.size for one in outcomes if one.state == "stored")
+            await book_stored(tx, row["owner_id"], row["project_id"], new_bytes)
         if manifest_id is not None:
             await book_files(tx, manifest_id, ended)
         await tx.execute(

@@ -39,6 +39,7 @@ from annotomy.uploads.ingest import IngestUpload
 from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
 from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.quotas import require_quota
 
 LIFETIME = timedelta(days=7)
 """An upload to which nothing was added for so long is removed."""
@@ -51,7 +52,9 @@ FREE_BYTES = 1 << 30
 MAX_PARTS = 1000
 """Partial uploads of one concatenation."""
 
-_COLUMNS = "id, owner_id, project_id, filename, length, received, state, concat, parts, job_id, expires_at"
+_COLUMNS = (
+    "id, owner_id, project_id, filename, length, received, claimed_bytes, state, concat, parts, job_id, expires_at"
+)
 
 
 async def create_upload(
@@ -78,9 +81,10 @@ async def create_upload(
     try:
         async with services.db.write(actor) as tx:
             project = await _project(tx, actor, project_id, manifest_id)
+            await require_quota(tx, services.settings.limits, actor.user_id, project, length or 0, opens=1)
             await tx.execute(
                 "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, manifest_id,"
-                " expires_at, geometry) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                " expires_at, geometry, claimed_bytes) values ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $10, $11, coalesce($6::bigint, 0))",
                 upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256,
                 "partial" if partial else None, manifest_id, services.clock.now() + LIFETIME,
                 msgspec.to_builtins(geometry),
@@ -118,7 +122,8 @@ async def concatenate(
         project = await _project(tx, actor, project_id, manifest_id)
         await tx.execute(
             "insert into uploads (id, owner_id, project_id, filename, relative_path, length, received, sha256, concat, parts,"
-            " manifest_id, expires_at, geometry) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9, $10, $11)",
+            " manifest_id, expires_at, geometry, claimed_bytes)"
+            " values ($1, $2, $3, $4, $5, $6::bigint, $6::bigint, $7, 'final', $8, $9, $10, $11, $6::bigint)",
             upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts, manifest_id,
             services.clock.now() + LIFETIME, msgspec.to_builtins(geometry),
         )  # fmt: skip
@@ -262,8 +267,11 @@ def _told_length(upload: Any, told: int | None, limit: int) -> int | None:
 
 async def _book(services: Services, actor: Actor, upload: Any, position: int, length: int | None) -> None:
     async with services.db.write(actor) as tx:
+        if upload["length"] is None:  # it claims as it grows, until its length is told
+            more = max(position, length or 0) - upload["claimed_bytes"]
+            await require_quota(tx, services.settings.limits, upload["owner_id"], upload["project_id"], more, opens=0)
         moved = await tx.fetchval(
-            "update uploads set received = $3, length = $4, expires_at = $5"
+            "update uploads set received = $3::bigint, length = $4::bigint, expires_at = $5, claimed_bytes = greatest(claimed_bytes, $3::bigint, $4::bigint)"
             " where id = $1 and state = 'receiving' and received = $2 returning id",
             upload["id"], upload["received"], position, length, services.clock.now() + LIFETIME,
         )  # fmt: skip

@@ -1264,6 +1264,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/quotas/{subject}/{subject_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetQuota */
+        get: operations["GetQuota"];
+        /** PutQuota */
+        put: operations["SetQuota"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/roles": {
         parameters: {
             query?: never;
@@ -1594,6 +1612,23 @@ export interface paths {
         head: operations["GetUploadOffset"];
         /** Append */
         patch: operations["AppendToUpload"];
+        trace?: never;
+    };
+    "/api/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetUsage */
+        get: operations["GetUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/users": {
@@ -2674,6 +2709,12 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** NewQuota */
+        NewQuota: {
+            stored_bytes?: number | null;
+            in_flight_bytes?: number | null;
+            open_uploads?: number | null;
+        };
         /** NewRole */
         NewRole: {
             name: string;
@@ -3027,6 +3068,12 @@ export interface components {
             failed_last_hour: number;
             retried: number;
         };
+        /** Quota */
+        Quota: {
+            stored_bytes?: number | null;
+            in_flight_bytes?: number | null;
+            open_uploads?: number | null;
+        };
         /** Reason */
         Reason: {
             /** @default  */
@@ -3306,6 +3353,13 @@ export interface components {
             made: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** Usage */
+        Usage: {
+            stored_bytes: number;
+            in_flight_bytes: number;
+            open_uploads: number;
+            quota: components["schemas"]["Quota"];
         };
         /** User */
         User: {
@@ -6821,6 +6875,86 @@ export interface operations {
             };
         };
     };
+    GetQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject: "user" | "project";
+                subject_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SetQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject: "user" | "project";
+                subject_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewQuota"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListRoles: {
         parameters: {
             query?: {
@@ -7806,6 +7940,43 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetUsage: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {

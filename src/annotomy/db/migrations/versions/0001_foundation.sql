@@ -450,6 +450,7 @@ create table uploads (
   relative_path text not null default '',
   manifest_id uuid references study_manifests on delete set null,
   length bigint,                               -- null while the client has not told it (tus creation-defer-length)
+  claimed_bytes bigint not null default 0,     -- what it may still add: its length, or what it unpacked to so far
   received bigint not null default 0,          -- durable offset: what HEAD reports
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
@@ -462,6 +463,24 @@ create table uploads (
   created_at timestamptz not null default now(),
   expires_at timestamptz not null,
   finished_at timestamptz
+);
+create index uploads_open_of_owner on uploads (owner_id) where state in ('receiving', 'verifying', 'ingesting');
+create index uploads_open_of_project on uploads (project_id) where state in ('receiving', 'verifying', 'ingesting');
+create table upload_quotas (                   -- what an administrator allows; null: the default of the settings, 0: no limit
+  subject text not null check (subject in ('user', 'project')),
+  subject_id uuid not null,
+  stored_bytes bigint,
+  in_flight_bytes bigint,
+  open_uploads integer,
+  updated_by uuid not null references users,
+  updated_at timestamptz not null default now(),
+  primary key (subject, subject_id)
+);
+create table upload_usage (                    -- what uploads have added to the archive so far
+  subject text not null check (subject in ('user', 'project')),
+  subject_id uuid not null,
+  stored_bytes bigint not null,
+  primary key (subject, subject_id)
 );
 create index uploads_of_owner on uploads (owner_id, created_at desc, id desc);
 create table upload_files (
