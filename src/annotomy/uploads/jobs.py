@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import shutil
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,6 @@ import msgspec
 
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.errors import Problem
-from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
 from annotomy.uploads.announced import Announcement
@@ -23,6 +24,7 @@ from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
 from annotomy.uploads.manifests import Ended, announced_files, book_files
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.progress import PROGRESS_S, tell, tell_files
 from annotomy.uploads.quotas import book_stored, within_quota
 from annotomy.uploads.unfold import Unfolding
 
@@ -52,9 +54,8 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         if announcement is not None:
             await asyncio.to_thread(announcement.verify_own, path)
         async with services.db.write(context.asker) as tx:
-            await tx.execute(
-                "update uploads set state = 'ingesting' where id = $1 and state = 'verifying'", job.upload_id
-            )
+            await tx.execute("update uploads set state = 'ingesting', files_done = 0 where id = $1", job.upload_id)
+            await tell(tx, "upload.ingesting", job.upload_id)
         filename = upload["filename"] or "file"
         source = _incoming(path, filename, context)
         if announcement is not None:
@@ -63,6 +64,7 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         unfolding = Unfolding(path, salt=str(upload["project_id"]), filename=filename, form=form)
         over: list[StoreOutcome] = []
         source = within_quota(services, context.asker, job.upload_id, unfolding.unfold(source), over)
+        source = _counted(services, job, context, source)
         outcomes += await store_instances(services, context.asker, upload["project_id"], source)
         outcomes += [*unfolding.told, *over]
     except Problem as error:
@@ -78,6 +80,19 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
     await _book(services, job, context, taken, problem, upload["manifest_id"], ended)
     for used in (job.upload_id, *upload["parts"]):
         remove(part_file(services, used))
+
+
+async def _counted(
+    services: Services, job: IngestUpload, context: JobContext, source: AsyncIterator[Incoming]
+) -> AsyncIterator[Incoming]:
+    told, count = time.monotonic(), 0
+    async for file in source:
+        yield file
+        count += 1
+        if time.monotonic() - told >= PROGRESS_S:
+            async with services.db.write(context.asker) as tx:
+                await tell_files(tx, job.upload_id, count)
+            told = time.monotonic()
 
 
 async def _announcement(services: Services, context: JobContext, upload: Any) -> Announcement | None:
@@ -157,11 +172,11 @@ async def _book(
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
         await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", rows)
         row = await tx.fetchrow(
-            "update uploads set state = $2, problem = $3, study_instance_uids = $4, finished_at = now() where id = $1"
+            "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1"
             " returning owner_id, project_id",
             job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
+            len(rows),
         )  # fmt: skip
-        project_id = row and row["project_id"]
         if row is not None:
             new_bytes = sum(one.size for one in outcomes if one.state == "stored")
             await book_stored(tx, row["owner_id"], row["project_id"], new_bytes)
@@ -171,14 +186,10 @@ async def _book(
             "delete from uploads p using uploads u where u.id = $1 and p.id = any(u.parts) and p.owner_id = u.owner_id",
             job.upload_id,
         )
-        event = Event(
-            type="upload.failed" if problem else "upload.stored",
-            object_kind="upload",
-            object_id=str(job.upload_id),
-            project_id=project_id,
-            data={"files": len(rows)},
+        counts = Counter(one.state for one in outcomes)
+        await tell(
+            tx, "upload.failed" if problem else "upload.stored", job.upload_id, files=len(rows), by_state=dict(counts)
         )
-        await emit(tx, event)
         await context.finish(tx)
 
 

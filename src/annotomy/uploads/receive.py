@@ -18,7 +18,6 @@ from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
-from annotomy.events import Event, emit
 from annotomy.jobs.queue import enqueue
 from annotomy.projects.access import key_reaches
 from annotomy.projects.service import project_for_store
@@ -39,6 +38,7 @@ from annotomy.uploads.ingest import IngestUpload
 from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
 from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.progress import tell, tell_bytes
 from annotomy.uploads.quotas import require_quota
 
 LIFETIME = timedelta(days=7)
@@ -277,6 +277,7 @@ async def _book(services: Services, actor: Actor, upload: Any, position: int, le
         )  # fmt: skip
         if moved is None:
             raise UploadGone("The upload was given up meanwhile.")
+        await tell_bytes(tx, upload["id"], services.clock.now())
         if position == length and upload["concat"] is None:
             await _hand_over(tx, upload["id"], upload["project_id"])
 
@@ -285,7 +286,7 @@ async def _hand_over(tx: WriteTx, upload_id: UUID, project_id: UUID) -> None:
     """The last byte's transaction enqueues what happens next."""
     job_id = await enqueue(tx, IngestUpload(upload_id=upload_id), project_id=project_id)
     await tx.execute("update uploads set state = 'verifying', job_id = $2 where id = $1", upload_id, job_id)
-    await emit(tx, Event(type="upload.received", object_kind="upload", object_id=str(upload_id), project_id=project_id))
+    await tell(tx, "upload.received", upload_id)
 
 
 async def terminate_upload(services: Services, actor: Actor, upload_id: UUID) -> None:

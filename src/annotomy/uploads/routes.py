@@ -16,9 +16,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from annotomy.actor import Actor
+from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest, Unsupported
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, encode_cursor
-from annotomy.projects.access import key_reaches
+from annotomy.projects.access import Permission, key_reaches, require_global
 from annotomy.services import Services
 from annotomy.uploads import draft_routes as draft
 from annotomy.uploads import receive
@@ -27,6 +28,7 @@ from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit
 from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
 from annotomy.uploads.pictures import GeometryForm, form_of
+from annotomy.uploads.progress import COLUMNS
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination,concatenation"
@@ -54,6 +56,10 @@ class Upload(msgspec.Struct, frozen=True):
     offset: int
     length: int | None
     """Null until the client tells it."""
+    bytes_per_second: float | None
+    """While it was received, measured over the last seconds; null of short ones."""
+    files_done: int
+    """Files found in it that went to the archive so far."""
     files: list[UploadFile]
     study_instance_uids: list[str]
     problem: dict[str, Any] | None
@@ -203,8 +209,14 @@ async def terminate(
 async def get_upload(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Upload:
-    """An upload with the outcome of each of its files."""
+    """An upload with the outcome of each of its files. Administrators see anybody's numbers and states, and no names."""
     async with services.db.read(actor) as tx:
+        if await _is_anothers(tx, actor, upload_id):
+            await require_global(tx, actor, Permission.SYSTEM_MANAGE)
+            row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
+            assert row is not None
+            shown = Upload(**dict(row), files=[])
+            return msgspec.structs.replace(shown, filename="", study_instance_uids=[], problem=None)
         await receive.get_upload(tx, upload_id)
         row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
         files = await tx.fetch(
@@ -239,10 +251,15 @@ async def list_uploads(
     return Page(items=items, next=following, total=total)
 
 
-_SELECT = (
-    'select id, state, filename, project_id, received as "offset", length, study_instance_uids, problem, job_id, created_at'
-    " from uploads"
-)
+_SELECT = f"select id, filename, project_id, {COLUMNS}, study_instance_uids, problem, job_id, created_at from uploads"
+
+
+async def _is_anothers(tx: ReadTx, actor: Actor, upload_id: UUID) -> bool:
+    """To others than administrators an upload of another is none: `get_upload` says so."""
+    if not actor.is_admin:
+        return False
+    owner_id = await tx.fetchval("select owner_id from uploads where id = $1", upload_id)
+    return owner_id not in (None, actor.user_id)
 
 
 def _require_version(request: Request[Any, Any, Any]) -> None:

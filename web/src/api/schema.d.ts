@@ -3331,6 +3331,8 @@ export interface components {
             project_id: string;
             offset: number;
             length: number | null;
+            bytes_per_second: number | null;
+            files_done: number;
             files: components["schemas"]["UploadFile"][];
             study_instance_uids: string[];
             problem: {

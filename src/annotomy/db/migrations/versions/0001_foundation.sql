@@ -456,6 +456,10 @@ create table uploads (
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   geometry jsonb,                              -- a geometry form for pictures, as the client sent it
   sha256 text,                                 -- what the client said the whole file hashes to
+  told_at timestamptz not null default now(),  -- when progress was told last, and at which offset
+  told_bytes bigint not null default 0,
+  bytes_per_second double precision,           -- between the last two times that it was told
+  files_done integer not null default 0,       -- of those found in it, what went to the archive so far
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
   job_id uuid,
