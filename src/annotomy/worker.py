@@ -14,6 +14,8 @@ from annotomy.identity import notices as identity
 from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
+from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
+from annotomy.segmentations.archiving import ARCHIVE
 from annotomy.segmentations.importing import take_stored_seg
 from annotomy.settings import Settings
 from annotomy.uploads.jobs import ingest
@@ -24,10 +26,10 @@ log = structlog.get_logger(__name__)
 TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(SEG_CLASSES, take_stored_seg)
 """What features make of objects that an upload brought, by SOP Class UID."""
 
-HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, ingest(TAKERS), RUN_PREDICTION, REPORT]
+HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, ingest(TAKERS), RUN_PREDICTION, ARCHIVE, REPORT]
 """In the order of the features."""
 
-SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads)]
+SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]
 """Upkeep, in the order of the features; times are UTC."""
 
 
