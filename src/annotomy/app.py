@@ -66,6 +66,7 @@ from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
+from annotomy.uploads.quota_routes import router as quotas_router
 from annotomy.uploads.routes import router as uploads_router
 
 API_ROUTERS: list[Any] = [
@@ -78,6 +79,7 @@ API_ROUTERS: list[Any] = [
     global_roles_router,
     uploads_router,
     manifests_router,
+    quotas_router,
     annotations_router,
     list_routes.router,
     batch_routes.router,

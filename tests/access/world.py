@@ -303,6 +303,8 @@ async def world(application: Application) -> AsyncIterator[World]:
     yield World(
         ids={
             "project_id": project,
+            "subject": "project",
+            "subject_id": project,
             "study_instance_uid": attributes["StudyInstanceUID"],
             "series_instance_uid": attributes["SeriesInstanceUID"],
             "sop_instance_uid": attributes["SOPInstanceUID"],

@@ -72,6 +72,18 @@ async def render(services: Services, source: FrameSource, frame_index: int, pres
     return result
 
 
+async def open_picture(data: bytes) -> NDArray[Any]:
+    """(pages, rows, columns) of a PNG, JPEG or TIFF file. Raises PixelError, and Unavailable under load."""
+    if len(data) > MAX_INPUT_BYTES:
+        raise PixelError("The picture is larger than is decoded at once.")
+    with _pool().place(), _anonymous_file() as given, _anonymous_file() as result:
+        await asyncio.to_thread(_write_all, given.fileno(), data)
+        task = Task(make="opened", header_bytes=len(data))
+        opened = await asyncio.wrap_future(_pool().submit(task, os.dup(given.fileno()), os.dup(result.fileno())))
+    assert not isinstance(opened, bytes)
+    return opened
+
+
 async def _run(
     services: Services,
     source: FrameSource,

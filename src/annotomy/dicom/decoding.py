@@ -29,6 +29,7 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from annotomy.dicom.opened_picture import open_picture
 from annotomy.dicom.pixels import PixelError, decode_frame, modality_values
 from annotomy.dicom.rendering import Presentation, picture_of
 
@@ -53,9 +54,11 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to make of the input. A whole file has no pieces; its frames are named by `indices`."""
+    """What to make of the input. A whole file has no pieces; its frames are named by `indices`.
 
-    make: Literal["values", "units", "picture"]
+    `opened`: the input is no DICOM but a picture (PNG, JPEG, TIFF) of `header_bytes`."""
+
+    make: Literal["values", "units", "picture", "opened"]
     header_bytes: int
     pieces: list[Piece] = []
     indices: list[int] = []
@@ -168,6 +171,8 @@ def _answer(task: Task, source: int, result: int) -> Reply:
 
 
 def _make(task: Task, source: int) -> bytes | NDArray[Any]:
+    if task.make == "opened":
+        return open_picture(_read(source, 0, task.header_bytes))
     if task.make == "picture":
         dataset, index = next(_frames(task, source))
         values = decode_frame(dataset, index)

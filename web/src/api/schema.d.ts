@@ -1489,6 +1489,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/quotas/{subject}/{subject_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetQuota */
+        get: operations["GetQuota"];
+        /** PutQuota */
+        put: operations["SetQuota"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/roles": {
         parameters: {
             query?: never;
@@ -1820,6 +1838,23 @@ export interface paths {
         head: operations["GetUploadOffset"];
         /** Append */
         patch: operations["AppendToUpload"];
+        trace?: never;
+    };
+    "/api/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetUsage */
+        get: operations["GetUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/users": {
@@ -3273,6 +3308,12 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** NewQuota */
+        NewQuota: {
+            stored_bytes?: number | null;
+            in_flight_bytes?: number | null;
+            open_uploads?: number | null;
+        };
         /** NewRole */
         NewRole: {
             name: string;
@@ -3736,6 +3777,12 @@ export interface components {
             failed_last_hour: number;
             retried: number;
         };
+        /** Quota */
+        Quota: {
+            stored_bytes?: number | null;
+            in_flight_bytes?: number | null;
+            open_uploads?: number | null;
+        };
         /** Reason */
         Reason: {
             /** @default  */
@@ -4039,6 +4086,8 @@ export interface components {
             project_id: string;
             offset: number;
             length: number | null;
+            bytes_per_second: number | null;
+            files_done: number;
             files: components["schemas"]["UploadFile"][];
             study_instance_uids: string[];
             problem: {
@@ -4058,6 +4107,16 @@ export interface components {
             problem: {
                 [key: string]: unknown;
             } | null;
+            made: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /** Usage */
+        Usage: {
+            stored_bytes: number;
+            in_flight_bytes: number;
+            open_uploads: number;
+            quota: components["schemas"]["Quota"];
         };
         /** User */
         User: {
@@ -7942,6 +8001,69 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    GetQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject: "user" | "project";
+                subject_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SetQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject: "user" | "project";
+                subject_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewQuota"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ListRoles: {
         parameters: {
             query?: {
@@ -8832,6 +8954,33 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             460: components["responses"]["TheChunkWasDamagedOnItsWay"];
             507: components["responses"]["NoRoomOnTheServer"];
+        };
+    };
+    GetUsage: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListUsers: {

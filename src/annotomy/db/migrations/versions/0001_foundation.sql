@@ -511,7 +511,7 @@ create table study_manifest_files (
   size bigint not null,
   blake3 text collate "C",                     -- of the whole file, hex; one of the two
   sha256 text collate "C",
-  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'refused')),
+  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'used', 'refused')),
   study_instance_uid text collate "C",
   sop_instance_uid text collate "C",
   problem jsonb,
@@ -527,10 +527,16 @@ create table uploads (
   relative_path text not null default '',
   manifest_id uuid references study_manifests on delete set null,
   length bigint,                               -- null while the client has not told it (tus creation-defer-length)
+  claimed_bytes bigint not null default 0,     -- what it may still add: its length, or what it unpacked to so far
   received bigint not null default 0,          -- durable offset: what HEAD reports
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
+  geometry jsonb,                              -- a geometry form for pictures, as the client sent it
   sha256 text,                                 -- what the client said the whole file hashes to
+  told_at timestamptz not null default now(),  -- when progress was told last, and at which offset
+  told_bytes bigint not null default 0,
+  bytes_per_second double precision,           -- between the last two times that it was told
+  files_done integer not null default 0,       -- of those found in it, what went to the archive so far
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
   job_id uuid,
@@ -539,16 +545,35 @@ create table uploads (
   expires_at timestamptz not null,
   finished_at timestamptz
 );
+create index uploads_open_of_owner on uploads (owner_id) where state in ('receiving', 'verifying', 'ingesting');
+create index uploads_open_of_project on uploads (project_id) where state in ('receiving', 'verifying', 'ingesting');
+create table upload_quotas (                   -- what an administrator allows; null: the default of the settings, 0: no limit
+  subject text not null check (subject in ('user', 'project')),
+  subject_id uuid not null,
+  stored_bytes bigint,
+  in_flight_bytes bigint,
+  open_uploads integer,
+  updated_by uuid not null references users,
+  updated_at timestamptz not null default now(),
+  primary key (subject, subject_id)
+);
+create table upload_usage (                    -- what uploads have added to the archive so far
+  subject text not null check (subject in ('user', 'project')),
+  subject_id uuid not null,
+  stored_bytes bigint not null,
+  primary key (subject, subject_id)
+);
 create index uploads_of_owner on uploads (owner_id, created_at desc, id desc);
 create table upload_files (
   upload_id uuid not null references uploads on delete cascade,
   ordinal integer not null,
   path text not null,
-  state text not null check (state in ('stored', 'already', 'refused')),
+  state text not null check (state in ('stored', 'already', 'used', 'refused')),
   study_instance_uid text,
   series_instance_uid text,
   sop_instance_uid text,
   problem jsonb,
+  made jsonb,                                  -- of a SEG or SR: the segmentation or annotations that it became
   primary key (upload_id, ordinal)
 );
 
