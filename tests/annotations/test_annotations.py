@@ -169,10 +169,17 @@ async def test_a_blinded_reader_knows_of_nothing_but_their_own(team: Team) -> No
     assert [one["id"] for one in exported.json()["annotations"]] == [own["id"]]
 
 
-async def test_nobody_annotates_a_study_that_is_hidden_from_them(team: Team) -> None:
+async def test_a_study_that_is_hidden_is_annotated_like_one_that_lives_elsewhere(team: Team) -> None:
     mine = (await team.client.post("/api/v1/projects", json={"name": "own"}, headers=team.people["stranger"])).json()
-    answer = await team.client.post(ANNOTATIONS, json=team.body(project_id=mine["id"]), headers=team.people["stranger"])
-    assert answer.status_code == 404
+    answers: list[tuple[int, dict[str, Any], int]] = []
+    for study in (team.study, "1.2.3.4.5"):
+        body = team.body(project_id=mine["id"], study_instance_uid=study)
+        made = await team.client.post(ANNOTATIONS, json=body, headers=team.people["stranger"])
+        read = await team.get(f"/{made.json()['id']}", "stranger")
+        told = {name: value for name, value in made.json().items() if not name.endswith(("id", "uid", "_at"))}
+        answers.append((made.status_code, told, read.status_code))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 201
 
 
 async def test_what_was_drawn_before_its_study_came_is_hidden_with_it(team: Team) -> None:

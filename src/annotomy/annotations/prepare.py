@@ -108,7 +108,7 @@ async def complete(services: Services, prepared: Prepared) -> Prepared:
 
 async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
     """The target, checked against what the archive holds of it."""
-    study_id = await rights.require_target(tx, new.project_id, new.study_instance_uid)
+    study_id = await rights.find_target(tx, new.project_id, new.study_instance_uid)
     if new.frame_number is not None and new.sop_instance_uid is None:
         raise InvalidAnnotation("A frame belongs to an instance: send sop_instance_uid.", field="frame_number")
     target = Target(

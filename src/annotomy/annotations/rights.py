@@ -9,7 +9,6 @@ from enum import StrEnum
 from uuid import UUID
 
 from annotomy.db.engine import ReadTx
-from annotomy.errors import NotFound
 from annotomy.projects.access import Permission, require, require_own_or_all, visible_work
 
 
@@ -56,17 +55,13 @@ def readable(alias: str) -> str:
     )
 
 
-async def require_target(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:
-    """The key of the study that an annotation is to hang on, or None when the archive does not hold it.
+async def find_target(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:
+    """The key of the study that an annotation is to hang on, or None when the actor sees no such study in this project.
 
-    Raises NotFound when it does, but the actor does not see it in this project: nobody writes on hidden studies.
+    Such an annotation is one of images that live elsewhere. A study that is here and hidden is answered like one that nobody
+    has: whoever knows a UID does not learn whether the archive holds it.
     """
-    row = await tx.fetchrow(
-        "select stored_study($1) as study_id, exists (select from visibility v where v.project_id = $2"
-        " and v.study_id = (select id from studies where study_instance_uid = $1)) as visible",
+    return await tx.fetchval(
+        "select v.study_id from visibility v where v.project_id = $2 and v.study_id = stored_study($1) limit 1",
         study_instance_uid, project_id,
     )  # fmt: skip
-    assert row is not None
-    if row["study_id"] is not None and not row["visible"]:
-        raise NotFound("There is no such study in this project.")
-    return row["study_id"]
