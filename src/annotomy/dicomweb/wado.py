@@ -46,7 +46,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "audit": "study.read"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read"},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -67,7 +67,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id=per_level("RetrieveInstances"),
-    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
+    opt={"permission": "study.read", "shared": "study.export", "audit": "study.retrieved", "audit_first": True},
     tags=["dicomweb"],
 )
 async def instances(
@@ -97,7 +97,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def frames(
@@ -130,7 +130,7 @@ async def frames(
         "/frames/{frame_list:str}/rendered",
     ],
     operation_id=per_level("RetrieveRendered"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -153,7 +153,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
     operation_id=per_level("RetrieveThumbnail"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def thumbnail(
