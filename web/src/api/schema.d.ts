@@ -1229,6 +1229,41 @@ export interface paths {
         patch: operations["ChangeRule"];
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/share-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListShareLinks */
+        get: operations["ListShareLinks"];
+        put?: never;
+        /** CreateShareLink */
+        post: operations["CreateShareLink"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/share-links/{link_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** RevokeShareLink */
+        delete: operations["RevokeShareLink"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/studies": {
         parameters: {
             query?: never;
@@ -1484,6 +1519,23 @@ export interface paths {
         post?: never;
         /** EndSession */
         delete: operations["EndSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/share": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** OpenShareLink */
+        post: operations["OpenShareLink"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -2198,7 +2250,7 @@ export interface components {
             handle: string;
             name: string;
             scopes: string[] | null;
-            project_id: string | null;
+            project_ids: string[] | null;
             addresses: string[];
             /** Format: date-time */
             created_at: string;
@@ -2392,6 +2444,15 @@ export interface components {
             id: string;
             key: string;
         };
+        /** IssuedShareLink */
+        IssuedShareLink: {
+            /** Format: uuid */
+            id: string;
+            token: string;
+            path: string;
+            /** Format: date-time */
+            expires_at: string;
+        };
         /** JobAnswer */
         JobAnswer: {
             /** Format: uuid */
@@ -2579,6 +2640,7 @@ export interface components {
         NewApiKey: {
             name: string;
             project_id?: string | null;
+            project_ids?: string[] | null;
             expires_at?: string | null;
             scopes?: string[] | null;
             addresses?: string[];
@@ -2696,6 +2758,16 @@ export interface components {
             valid_from?: string | null;
             expires_at?: string | null;
         };
+        /** NewShareLink */
+        NewShareLink: {
+            name: string;
+            studies: components["schemas"]["SharedStudy"][];
+            /** Format: date-time */
+            expires_at: string;
+            actions?: ("view" | "download")[];
+            password?: string | null;
+            max_uses?: number | null;
+        };
         /** NewTotp */
         NewTotp: {
             secret: string;
@@ -2711,6 +2783,13 @@ export interface components {
             display_name: string;
             /** @default false */
             is_admin: boolean;
+        };
+        /** OpenShareLink */
+        OpenShareLink: {
+            token: string;
+            password?: string | null;
+            /** @default false */
+            cookie: boolean;
         };
         /** Page[DraftEntry] */
         "Page_annotomy.annotations.drafts.DraftEntry_": {
@@ -2817,6 +2896,12 @@ export interface components {
         /** Page[RuleAnswer] */
         "Page_annotomy.projects.schemas.RuleAnswer_": {
             items: components["schemas"]["RuleAnswer"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ShareLink] */
+        "Page_annotomy.projects.schemas.ShareLink_": {
+            items: components["schemas"]["ShareLink"][];
             next: string | null;
             total: number | null;
         };
@@ -3207,6 +3292,44 @@ export interface components {
         Settings: {
             /** @default false */
             review_own: boolean;
+        };
+        /** ShareLink */
+        ShareLink: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** Format: uuid */
+            created_by: string;
+            creator: string;
+            actions: ("view" | "download")[];
+            /** @enum {string} */
+            state: "active" | "expired" | "used_up" | "revoked";
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at: string;
+            last_used_at: string | null;
+            uses: number;
+            max_uses: number | null;
+            has_password: boolean;
+            revoked_at: string | null;
+            studies: components["schemas"]["SharedStudy"][];
+        };
+        /** SharedAccess */
+        SharedAccess: {
+            access_token: string;
+            token_type: string;
+            expires_in: number;
+            name: string;
+            actions: ("view" | "download")[];
+            /** Format: date-time */
+            expires_at: string;
+            studies: components["schemas"]["SharedStudy"][];
+        };
+        /** SharedStudy */
+        SharedStudy: {
+            study_instance_uid: string;
+            series_instance_uids?: string[];
         };
         /** SignInWays */
         SignInWays: {
@@ -6698,6 +6821,120 @@ export interface operations {
             };
         };
     };
+    ListShareLinks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.ShareLink_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewShareLink"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IssuedShareLink"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RevokeShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                link_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListProjectStudies: {
         parameters: {
             query?: {
@@ -7432,6 +7669,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    OpenShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OpenShareLink"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SharedAccess"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {
