@@ -232,13 +232,13 @@ async def test_a_link_opens_as_often_as_it_may(shared: Shared) -> None:
 
 
 async def test_a_link_may_take_a_password_and_slows_down_guesses(shared: Shared) -> None:
-    link = await shared.link(password="vier Füße im Wald", max_uses=1)  # noqa: S106
+    link = await shared.link(password="vier Füße im Wald", max_uses=1)
     needed = (await shared.open(link["token"])).json()
     assert needed["type"] == "urn:annotomy:problem:share-password-needed"
-    wrong = await shared.open(link["token"], password="not this one")  # noqa: S106
+    wrong = await shared.open(link["token"], password="not this one")
     assert wrong.json()["type"] == needed["type"]
-    assert (await shared.open(link["token"], password="vier Füße im Wald")).status_code == 200  # noqa: S106
-    guarded = await shared.link(password="vier Füße im Wald")  # noqa: S106
+    assert (await shared.open(link["token"], password="vier Füße im Wald")).status_code == 200
+    guarded = await shared.link(password="vier Füße im Wald")
     guesses = [await shared.open(guarded["token"], password=f"guess number {n}") for n in range(7)]
     assert guesses[-1].status_code == 429
     assert "password" not in str((await _list(shared, shared.maker))["items"][0]).replace("has_password", "")
@@ -274,9 +274,7 @@ async def test_a_link_without_bounds_is_not_made(shared: Shared, fields: dict[st
         "studies": [{"study_instance_uid": shared.study}],
         "expires_at": (shared.application.services.clock.now() + timedelta(days=1)).isoformat(),
     } | fields
-    answer = await shared.client.post(
-        f"/api/v1/projects/{shared.project}/share-links", json=body, headers=shared.maker
-    )
+    answer = await shared.client.post(f"/api/v1/projects/{shared.project}/share-links", json=body, headers=shared.maker)
     assert answer.status_code == 400, answer.text
 
 
@@ -311,16 +309,14 @@ async def test_what_the_maker_does_not_see_is_not_shared(shared: Shared) -> None
         "studies": [{"study_instance_uid": elsewhere["StudyInstanceUID"]}],
         "expires_at": (shared.application.services.clock.now() + timedelta(days=1)).isoformat(),
     }
-    answer = await shared.client.post(
-        f"/api/v1/projects/{shared.project}/share-links", json=body, headers=shared.maker
-    )
+    answer = await shared.client.post(f"/api/v1/projects/{shared.project}/share-links", json=body, headers=shared.maker)
     assert answer.status_code == 404
 
 
 async def test_every_step_of_a_link_is_audited_with_the_link_as_credential(shared: Shared) -> None:
-    link = await shared.link(password="vier Füße im Wald")  # noqa: S106
-    await shared.open(link["token"], password="not this one")  # noqa: S106
-    opened = await open_share_link(shared.application, link["token"], password="vier Füße im Wald")  # noqa: S106
+    link = await shared.link(password="vier Füße im Wald")
+    await shared.open(link["token"], password="not this one")
+    opened = await open_share_link(shared.application, link["token"], password="vier Füße im Wald")
     holder = {"Authorization": f"Bearer {opened['access_token']}"}
     await shared.seen(holder)
     assert (await shared.client.get(f"/dicom-web/studies/{shared.other}/metadata", headers=holder)).status_code == 404

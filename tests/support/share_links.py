@@ -12,9 +12,7 @@ async def make_share_link(
     """Answers `id` and `token`. `studies` maps a Study Instance UID to the series that the link names; none: all of it."""
     body = {
         "name": "for a colleague",
-        "studies": [
-            {"study_instance_uid": study, "series_instance_uids": series} for study, series in studies.items()
-        ],
+        "studies": [{"study_instance_uid": study, "series_instance_uids": series} for study, series in studies.items()],
         "expires_at": (application.services.clock.now() + timedelta(days=7)).isoformat(),
     }
     answer = await application.client.post(
