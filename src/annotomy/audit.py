@@ -36,11 +36,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     actor_name: str
     actor_kind: str
     session_id: UUID | None
-    """The session, or the share link (`actor_kind` says which) that it was done with."""
+    key_id: UUID | None
+    """The API key, or the share link (`actor_kind` says which), that it was done with."""
     source: str
     action: str
     object_kind: str
     object_id: str
+    study_instance_uid: str
+    """The study that the object is or hangs on, or empty."""
     patient: str
     project_id: UUID | None
     outcome: str
@@ -61,7 +64,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     object_id: str
     project_id: UUID | None = None
     study_instance_uid: str | None = None
-    """Of whose patient the pseudonym is."""
+    """What the object is or hangs on; of whose patient the pseudonym is."""
     outcome: str = "success"
     reason: str = ""
     detail: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
@@ -74,15 +77,17 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
         actor_id=actor.user_id,
         actor_name=_text(actor.name),
         actor_kind=actor.kind,
-        session_id=actor.session_id or actor.share_link_id,
+        session_id=actor.session_id,
+        key_id=actor.key_id or actor.share_link_id,
         source=_text(origin.source),
         action=entry.action,
         object_kind=entry.object_kind,
         object_id=_text(entry.object_id),
+        study_instance_uid=_text(entry.study_instance_uid or ""),
         patient=patient,
         project_id=entry.project_id,
         outcome=entry.outcome,
-        reason=_text(entry.reason),
+        reason=_text(entry.reason or origin.reason),
         request_id=_text(origin.request_id),
         detail=msgspec.json.encode(entry.detail, order="deterministic", enc_hook=str).decode().replace("\\u0000", ""),
     )
@@ -90,12 +95,20 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
 
 async def record(tx: WriteTx, entry: Entry) -> None:
     """In the caller's transaction: the record exists exactly when the change does."""
+    await record_all(tx, [entry])
+
+
+async def record_all(tx: WriteTx, entries: Sequence[Entry]) -> None:
+    """As `record`, of many in the same number of statements."""
     key = _key(tx)
-    patient = ""
-    if entry.study_instance_uid is not None:
+    studies = sorted({one.study_instance_uid for one in entries if one.study_instance_uid is not None})
+    patients: dict[str, str] = {}
+    if studies:
         async with unrestricted(tx):  # the actor may just have lost sight of it
-            patient = (await pseudonyms(tx, key, [entry.study_instance_uid])).get(entry.study_instance_uid, "")
-    await write_records(tx, [record_of(tx.actor, entry, patient=patient)])
+            patients = await pseudonyms(tx, key, studies)
+    await write_records(
+        tx, [record_of(tx.actor, one, patient=patients.get(one.study_instance_uid or "", "")) for one in entries]
+    )
 
 
 async def write_records(tx: WriteTx, records: Sequence[Record]) -> None:
