@@ -27,6 +27,7 @@ WITHOUT: dict[str, str] = {
     "study_manifest_files": "reached through its manifest alone, which is its owner's",
     "study_manifests": "the owner's own",
     "dimse_peers": "no patient data",
+    "recent_downloads": "one's own alone, by the key of the table",
     "upload_files": "reached through its upload alone, which is its owner's",
     "uploads": "the owner's own",
 }
