@@ -14,7 +14,7 @@ from tests.support.serve import Serve
 
 pytestmark = pytest.mark.browser
 
-PASSWORD = "told by telephone"  # noqa: S105
+PASSWORD = "told by telephone"
 SIZE: Any = {"width": 900, "height": 700}
 
 
