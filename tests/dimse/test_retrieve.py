@@ -362,7 +362,9 @@ async def test_the_listener_goes_on_after_a_peer_that_leaves_in_mid_get(
 async def _sent(services: Services) -> list[Any]:
     await AuditChain(services.db, services.settings.data_dir).append_all()
     async with services.db.read(SYSTEM) as tx:
-        return await tx.fetch("select * from audit where action = 'study.retrieved' order by seq")
+        return await tx.fetch(
+            "select * from audit where action = 'study.retrieved' and outcome = 'success' order by seq"
+        )
 
 
 async def test_what_was_sent_is_recorded_with_its_destination(

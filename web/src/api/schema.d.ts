@@ -4108,8 +4108,308 @@ export interface components {
             sop_instance_uid: string | null;
             segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
+        /**
+         * Problem
+         * @description RFC 9457. `type` ends in the problem's slug; docs/reference/problems.md has them all.
+         */
+        Problem: {
+            type: string;
+            title: string;
+            status: number;
+            detail: string;
+            request_id: string;
+        };
     };
-    responses: never;
+    responses: {
+        /** @description The request is not valid */
+        TheRequestIsNotValid: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Sign in first */
+        SignInFirst: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not permitted */
+        NotPermitted: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Too many requests */
+        TooManyRequests: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not found */
+        NotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request came too slowly */
+        TheRequestCameTooSlowly: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state */
+        InConflictWithThePresentState: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Too large */
+        TooLarge: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The first request is not answered yet */
+        InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The key belongs to another request. The annotation is not valid */
+        TheKeyBelongsToAnotherRequestOrTheAnnotationIsNotValid: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The key belongs to another request. Nothing of the batch was written */
+        TheKeyBelongsToAnotherRequestOrNothingOfTheBatchWasWritten: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not a readable measurement report */
+        NotAReadableMeasurementReport: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Changed by someone else meanwhile */
+        ChangedBySomeoneElseMeanwhile: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description If-Match is required */
+        IfMatchIsRequired: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The annotation is not valid */
+        TheAnnotationIsNotValid: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not found. There is no such model */
+        NotFoundOrThereIsNoSuchModel: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The key belongs to another request. The model refuses this series */
+        TheKeyBelongsToAnotherRequestOrTheModelRefusesThisSeries: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The mask file cannot be read. The masks do not fit the series. The segments are not valid. The series is not a volume */
+        TheMaskFileCannotBeReadOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValidOrTheSeriesIsNotAVolume: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The masks do not fit the series. The segments are not valid */
+        TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The masks do not fit the series */
+        TheMasksDoNotFitTheSeries: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request came too slowly. The connection was idle for too long */
+        TheRequestCameTooSlowlyOrTheConnectionWasIdleForTooLong: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The chunk does not continue the upload. A part is not complete */
+        InConflictWithThePresentStateOrTheChunkDoesNotContinueTheUploadOrAPartIsNotComplete: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The upload is no more */
+        TheUploadIsNoMore: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Unknown version of the upload protocol */
+        UnknownVersionOfTheUploadProtocol: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not supported */
+        NotSupported: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The file is not what was announced. The manifest does not name this file */
+        TheFileIsNotWhatWasAnnouncedOrTheManifestDoesNotNameThisFile: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The upload is being written. A newer connection goes on */
+        TheUploadIsBeingWrittenOrANewerConnectionGoesOn: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The chunk was damaged on its way */
+        TheChunkWasDamagedOnItsWay: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No room on the server */
+        NoRoomOnTheServer: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The upload is being written */
+        TheUploadIsBeingWritten: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The frame cannot be decoded */
+        TheFrameCannotBeDecoded: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not available now */
+        NotAvailableNow: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+    };
     parameters: never;
     requestBodies: never;
     headers: never;
@@ -4135,6 +4435,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.AccessRequest_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     AskForAccess: {
@@ -4159,21 +4463,14 @@ export interface operations {
                     "application/json": components["schemas"]["AccessRequest"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     WithdrawAccessRequest: {
@@ -4194,21 +4491,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ApproveAccessRequest: {
@@ -4235,21 +4523,14 @@ export interface operations {
                     "application/json": components["schemas"]["AccessRequest"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DenyAccessRequest: {
@@ -4276,21 +4557,14 @@ export interface operations {
                     "application/json": components["schemas"]["AccessRequest"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListAnnotations: {
@@ -4337,21 +4611,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.annotations.schemas.Annotation_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateAnnotation: {
@@ -4379,21 +4643,15 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrTheAnnotationIsNotValid"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateAnnotations: {
@@ -4421,21 +4679,15 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrNothingOfTheBatchWasWritten"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteAnnotations: {
@@ -4463,21 +4715,14 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrNothingOfTheBatchWasWritten"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     EditAnnotations: {
@@ -4505,21 +4750,14 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrNothingOfTheBatchWasWritten"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ReviewAnnotations: {
@@ -4547,21 +4785,14 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrNothingOfTheBatchWasWritten"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListAnnotationDrafts: {
@@ -4584,21 +4815,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.annotations.drafts.DraftEntry_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetAnnotationDraft: {
@@ -4624,21 +4845,11 @@ export interface operations {
                     "application/json": components["schemas"]["Draft"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SaveAnnotationDraft: {
@@ -4653,7 +4864,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": unknown;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -4664,21 +4879,14 @@ export interface operations {
                     "application/json": components["schemas"]["DraftEntry"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteAnnotationDraft: {
@@ -4702,21 +4910,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ExportAnnotations: {
@@ -4758,24 +4957,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/json": unknown;
+                    "text/csv": string;
+                    "application/dicom": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     StoreAnnotationReport: {
@@ -4818,21 +5009,15 @@ export interface operations {
                     "application/json": components["schemas"]["StoredReport"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["NotAReadableMeasurementReport"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ImportAnnotations: {
@@ -4846,7 +5031,12 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": unknown;
+                "application/dicom": string;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -4857,21 +5047,15 @@ export interface operations {
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["NotAReadableMeasurementReport"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetAnnotation: {
@@ -4894,21 +5078,11 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteAnnotation: {
@@ -4932,21 +5106,14 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     EditAnnotation: {
@@ -4980,21 +5147,17 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrTheAnnotationIsNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ApproveAnnotation: {
@@ -5024,21 +5187,17 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheAnnotationIsNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RejectAnnotation: {
@@ -5068,21 +5227,17 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheAnnotationIsNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ReopenAnnotation: {
@@ -5112,21 +5267,17 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheAnnotationIsNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RestoreAnnotation: {
@@ -5156,21 +5307,17 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheAnnotationIsNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SubmitAnnotation: {
@@ -5200,21 +5347,17 @@ export interface operations {
                     "application/json": components["schemas"]["Annotation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheAnnotationIsNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListAnnotationVersions: {
@@ -5237,21 +5380,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.annotations.schemas.VersionEntry_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetAnnotationVersion: {
@@ -5278,21 +5411,11 @@ export interface operations {
                     "application/json": components["schemas"]["annotations_schemas_Version"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListApiKeys: {
@@ -5313,6 +5436,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.identity.schemas.ApiKey_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     IssueApiKey: {
@@ -5337,21 +5464,14 @@ export interface operations {
                     "application/json": components["schemas"]["IssuedApiKey"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RevokeApiKey: {
@@ -5372,21 +5492,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SearchAudit: {
@@ -5710,21 +5821,11 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     VerifyAudit: {
@@ -5745,6 +5846,13 @@ export interface operations {
                     "application/json": components["schemas"]["Verdict"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetSigningKeys: {
@@ -5767,6 +5875,7 @@ export interface operations {
                     };
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
         };
     };
     SignOut: {
@@ -5789,21 +5898,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     FinishOidcSignIn: {
@@ -5828,21 +5929,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
         };
     };
     LinkOidc: {
@@ -5863,6 +5950,13 @@ export interface operations {
                     "application/json": components["schemas"]["LinkAnswer"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     BeginOidcSignIn: {
@@ -5885,21 +5979,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
         };
     };
     FinishPasskeySignIn: {
@@ -5924,21 +6004,13 @@ export interface operations {
                     "application/json": components["schemas"]["TokenAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     BeginPasskeySignIn: {
@@ -5959,6 +6031,13 @@ export interface operations {
                     "application/json": components["schemas"]["PasskeyChallenge"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     AskForPasswordReset: {
@@ -5981,21 +6060,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ResetPassword: {
@@ -6018,21 +6089,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RefreshToken: {
@@ -6057,21 +6120,13 @@ export interface operations {
                     "application/json": components["schemas"]["TokenAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SignUp: {
@@ -6096,21 +6151,13 @@ export interface operations {
                     "application/json": components["schemas"]["SignUpAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     StepUp: {
@@ -6133,21 +6180,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     BeginStepUp: {
@@ -6168,6 +6207,13 @@ export interface operations {
                     "application/json": components["schemas"]["PasskeyChallenge"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SignIn: {
@@ -6192,21 +6238,13 @@ export interface operations {
                     "application/json": components["schemas"]["TokenAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ContinueSignIn: {
@@ -6231,21 +6269,13 @@ export interface operations {
                     "application/json": components["schemas"]["TokenAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetSignInWays: {
@@ -6266,6 +6296,7 @@ export interface operations {
                     "application/json": components["schemas"]["SignInWays"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
         };
     };
     StreamEvents: {
@@ -6289,21 +6320,11 @@ export interface operations {
                     "text/event-stream": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListEvents: {
@@ -6331,21 +6352,11 @@ export interface operations {
                     "application/json": components["schemas"]["EventPage"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListGlobalRoles: {
@@ -6463,6 +6474,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.Group_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateGroup: {
@@ -6487,21 +6502,13 @@ export interface operations {
                     "application/json": components["schemas"]["Group"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     AddToGroup: {
@@ -6526,21 +6533,14 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RemoveFromGroup: {
@@ -6562,21 +6562,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListJobs: {
@@ -6603,21 +6594,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.jobs.routes.JobAnswer_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetQueueHealth: {
@@ -6638,6 +6618,10 @@ export interface operations {
                     "application/json": components["schemas"]["QueueHealth"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetJob: {
@@ -6660,21 +6644,11 @@ export interface operations {
                     "application/json": components["schemas"]["JobAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CancelJob: {
@@ -6697,21 +6671,14 @@ export interface operations {
                     "application/json": components["schemas"]["JobAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListLabels: {
@@ -6735,21 +6702,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.annotations.labels.ProjectLabel_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateLabel: {
@@ -6774,21 +6731,14 @@ export interface operations {
                     "application/json": components["schemas"]["ProjectLabel"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetLabel: {
@@ -6811,21 +6761,11 @@ export interface operations {
                     "application/json": components["schemas"]["ProjectLabel"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     EditLabel: {
@@ -6855,21 +6795,16 @@ export interface operations {
                     "application/json": components["schemas"]["ProjectLabel"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetMemberMatrix: {
@@ -6970,6 +6905,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.inference.schemas.Model_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetModel: {
@@ -6992,21 +6931,11 @@ export interface operations {
                     "application/json": components["schemas"]["Model"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListPredictions: {
@@ -7033,21 +6962,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.inference.schemas.Prediction_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     Predict: {
@@ -7075,21 +6994,15 @@ export interface operations {
                     "application/json": components["schemas"]["Prediction"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFoundOrThereIsNoSuchModel"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrTheModelRefusesThisSeries"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     PredictBatch: {
@@ -7117,21 +7030,15 @@ export interface operations {
                     "application/json": components["schemas"]["Batch"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFoundOrThereIsNoSuchModel"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrTheModelRefusesThisSeries"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetPrediction: {
@@ -7154,21 +7061,11 @@ export interface operations {
                     "application/json": components["schemas"]["Prediction"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CancelPrediction: {
@@ -7191,21 +7088,14 @@ export interface operations {
                     "application/json": components["schemas"]["Prediction"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListProjects: {
@@ -7226,6 +7116,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.Project_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateProject: {
@@ -7250,21 +7144,13 @@ export interface operations {
                     "application/json": components["schemas"]["Project"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetProject: {
@@ -7287,21 +7173,11 @@ export interface operations {
                     "application/json": components["schemas"]["Project"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetAnnotationSettings: {
@@ -7324,21 +7200,11 @@ export interface operations {
                     "application/json": components["schemas"]["Settings"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SetAnnotationSettings: {
@@ -7365,21 +7231,14 @@ export interface operations {
                     "application/json": components["schemas"]["Settings"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListProjectGroups: {
@@ -7402,21 +7261,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.ProjectGroup_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SetProjectGroup: {
@@ -7443,21 +7292,14 @@ export interface operations {
                     "application/json": components["schemas"]["ProjectGroup"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RemoveProjectGroup: {
@@ -7479,21 +7321,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetDataMatrix: {
@@ -7684,21 +7517,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.Member_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SetMember: {
@@ -7725,21 +7548,14 @@ export interface operations {
                     "application/json": components["schemas"]["Member"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RemoveMember: {
@@ -7761,21 +7577,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SetRole: {
@@ -7802,21 +7609,14 @@ export interface operations {
                     "application/json": components["schemas"]["Role"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteRole: {
@@ -7838,21 +7638,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListRules: {
@@ -7875,21 +7666,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.RuleAnswer_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateRule: {
@@ -7916,21 +7697,14 @@ export interface operations {
                     "application/json": components["schemas"]["RuleAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     PreviewRules: {
@@ -7955,21 +7729,11 @@ export interface operations {
                     "application/json": components["schemas"]["Preview"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteRule: {
@@ -7991,21 +7755,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeRule: {
@@ -8035,21 +7790,16 @@ export interface operations {
                     "application/json": components["schemas"]["RuleAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListShareLinks: {
@@ -8189,21 +7939,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.ProjectStudy_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     AssignStudy: {
@@ -8230,21 +7970,14 @@ export interface operations {
                     "application/json": components["schemas"]["ProjectStudy"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     UnassignStudy: {
@@ -8269,21 +8002,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListRoles: {
@@ -8306,21 +8030,11 @@ export interface operations {
                     "application/json": components["schemas"]["Roles"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListSegmentations: {
@@ -8350,21 +8064,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.segmentations.schemas.Segmentation_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ImportSegmentation: {
@@ -8389,21 +8093,14 @@ export interface operations {
                     "application/json": components["schemas"]["Segmentation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheMaskFileCannotBeReadOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValidOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ImportSegmentationFromArchive: {
@@ -8428,21 +8125,15 @@ export interface operations {
                     "application/json": components["schemas"]["Segmentation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheMaskFileCannotBeReadOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValidOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetSegmentation: {
@@ -8465,21 +8156,11 @@ export interface operations {
                     "application/json": components["schemas"]["Segmentation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteSegmentation: {
@@ -8547,21 +8228,17 @@ export interface operations {
                     "application/json": components["schemas"]["Segmentation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ExportSegmentation: {
@@ -8587,24 +8264,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/dicom": string;
+                    "application/gzip": string;
+                    "application/octet-stream": string;
+                    "application/zip": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["TheMasksDoNotFitTheSeries"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetMasks: {
@@ -8627,21 +8298,11 @@ export interface operations {
                     "application/octet-stream": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RestoreSegmentationVersion: {
@@ -8671,21 +8332,17 @@ export interface operations {
                     "application/json": components["schemas"]["Segmentation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListSegments: {
@@ -8711,21 +8368,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.segmentations.schemas.Segment_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetSegmentationStatistics: {
@@ -8751,21 +8398,11 @@ export interface operations {
                     "application/json": components["schemas"]["StatisticsAnswer"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListSegmentationVersions: {
@@ -8788,21 +8425,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.segmentations.schemas.Version_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SaveMasks: {
@@ -8817,7 +8444,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
         responses: {
             /** @description Document created, URL follows */
             201: {
@@ -8828,21 +8459,17 @@ export interface operations {
                     "application/json": components["schemas"]["Segmentation"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetMasksOfVersion: {
@@ -8866,21 +8493,11 @@ export interface operations {
                     "application/octet-stream": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListSessions: {
@@ -8901,6 +8518,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.identity.schemas.Session_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     EndOtherSessions: {
@@ -8921,6 +8542,11 @@ export interface operations {
                     "application/json": components["schemas"]["EndedSessions"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     EndSession: {
@@ -8941,21 +8567,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     OpenShareLink: {
@@ -9019,21 +8636,11 @@ export interface operations {
                     "application/json": components["schemas"]["StudyAccess"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateStudyManifest: {
@@ -9058,21 +8665,14 @@ export interface operations {
                     "application/json": components["schemas"]["Manifest"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetStudyManifest: {
@@ -9095,21 +8695,11 @@ export interface operations {
                     "application/json": components["schemas"]["Manifest"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListStudyManifestFiles: {
@@ -9135,21 +8725,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.uploads.manifests.ManifestFileState_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListUploads: {
@@ -9173,21 +8753,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.uploads.routes.Upload_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateUpload: {
@@ -9197,7 +8766,12 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/offset+octet-stream": string;
+                "application/partial-upload": string;
+            };
+        };
         responses: {
             /** @description Document created, URL follows */
             201: {
@@ -9206,6 +8780,21 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowlyOrTheConnectionWasIdleForTooLong"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheChunkDoesNotContinueTheUploadOrAPartIsNotComplete"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            412: components["responses"]["UnknownVersionOfTheUploadProtocol"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            422: components["responses"]["TheFileIsNotWhatWasAnnouncedOrTheManifestDoesNotNameThisFile"];
+            423: components["responses"]["TheUploadIsBeingWrittenOrANewerConnectionGoesOn"];
+            429: components["responses"]["TooManyRequests"];
+            460: components["responses"]["TheChunkWasDamagedOnItsWay"];
+            507: components["responses"]["NoRoomOnTheServer"];
         };
     };
     UploadAbilities: {
@@ -9224,6 +8813,10 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetUpload: {
@@ -9246,21 +8839,12 @@ export interface operations {
                     "application/json": components["schemas"]["Upload"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     TerminateUpload: {
@@ -9281,21 +8865,14 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            423: components["responses"]["TheUploadIsBeingWritten"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetUploadOffset: {
@@ -9316,21 +8893,19 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
+            /** @description Answer */
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
+                content?: never;
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     AppendToUpload: {
@@ -9342,7 +8917,12 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/offset+octet-stream": string;
+                "application/partial-upload": string;
+            };
+        };
         responses: {
             /** @description Request fulfilled, nothing follows */
             204: {
@@ -9351,21 +8931,21 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowlyOrTheConnectionWasIdleForTooLong"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheChunkDoesNotContinueTheUploadOrAPartIsNotComplete"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            412: components["responses"]["UnknownVersionOfTheUploadProtocol"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            422: components["responses"]["TheFileIsNotWhatWasAnnouncedOrTheManifestDoesNotNameThisFile"];
+            423: components["responses"]["TheUploadIsBeingWrittenOrANewerConnectionGoesOn"];
+            429: components["responses"]["TooManyRequests"];
+            460: components["responses"]["TheChunkWasDamagedOnItsWay"];
+            507: components["responses"]["NoRoomOnTheServer"];
         };
     };
     ListUsers: {
@@ -9386,6 +8966,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.identity.schemas.User_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateUser: {
@@ -9410,21 +8994,13 @@ export interface operations {
                     "application/json": components["schemas"]["User"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetMe: {
@@ -9445,6 +9021,10 @@ export interface operations {
                     "application/json": components["schemas"]["Me"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     UpdateProfile: {
@@ -9469,21 +9049,13 @@ export interface operations {
                     "application/json": components["schemas"]["User"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     AddPasskey: {
@@ -9508,21 +9080,13 @@ export interface operations {
                     "application/json": components["schemas"]["Passkey"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     BeginPasskey: {
@@ -9543,6 +9107,13 @@ export interface operations {
                     "application/json": components["schemas"]["PasskeyChallenge"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RemovePasskey: {
@@ -9563,21 +9134,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangePassword: {
@@ -9600,21 +9162,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetProfile: {
@@ -9635,6 +9189,10 @@ export interface operations {
                     "application/json": components["schemas"]["Profile"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     MakeRecoveryCodes: {
@@ -9655,6 +9213,13 @@ export interface operations {
                     "application/json": components["schemas"]["RecoveryCodes"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     BeginTotp: {
@@ -9675,6 +9240,13 @@ export interface operations {
                     "application/json": components["schemas"]["NewTotp"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RemoveTotp: {
@@ -9693,6 +9265,11 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ConfirmTotp: {
@@ -9717,21 +9294,13 @@ export interface operations {
                     "application/json": components["schemas"]["RecoveryCodes"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     DeleteUser: {
@@ -9752,21 +9321,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     UpdateUser: {
@@ -9793,21 +9353,14 @@ export interface operations {
                     "application/json": components["schemas"]["User"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     EndUserSessions: {
@@ -9830,21 +9383,12 @@ export interface operations {
                     "application/json": components["schemas"]["EndedSessions"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeUserState: {
@@ -9869,21 +9413,14 @@ export interface operations {
                     "application/json": components["schemas"]["User"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     QueryInstances: {
@@ -9901,9 +9438,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     QuerySeries: {
@@ -9921,9 +9462,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     QueryStudies: {
@@ -9941,9 +9486,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     StoreInstances: {
@@ -9956,7 +9505,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "multipart/related; type=\"application/dicom\"": string;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -9964,24 +9517,36 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
+            /** @description Answer */
+            202: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
+                    "application/dicom+json": unknown;
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            /** @description Answer */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": unknown;
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveInstancesOfStudy: {
@@ -10001,24 +9566,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     StoreInstancesOfStudy: {
@@ -10033,7 +9588,11 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "multipart/related; type=\"application/dicom\"": string;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -10041,24 +9600,36 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
+            /** @description Answer */
+            202: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
+                    "application/dicom+json": unknown;
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            /** @description Answer */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": unknown;
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     QueryInstancesOfStudy: {
@@ -10078,24 +9649,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveMetadataOfStudy: {
@@ -10115,24 +9676,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     QuerySeriesOfStudy: {
@@ -10152,24 +9703,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveInstancesOfSeries: {
@@ -10190,24 +9731,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     QueryInstancesOfSeries: {
@@ -10228,24 +9759,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveInstancesOfInstance: {
@@ -10267,24 +9788,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "multipart/related": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveFrames: {
@@ -10307,24 +9818,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "multipart/related": string;
+                    "application/octet-stream": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     RetrieveRenderedOfFrames: {
@@ -10350,24 +9854,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "image/jpeg": string;
+                    "image/png": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     RetrieveMetadataOfInstance: {
@@ -10389,24 +9886,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveRenderedOfInstance: {
@@ -10431,24 +9918,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "image/jpeg": string;
+                    "image/png": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     RetrieveThumbnailOfInstance: {
@@ -10470,24 +9950,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "image/jpeg": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     RetrieveMetadataOfSeries: {
@@ -10508,24 +9980,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "application/dicom+json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveThumbnailOfSeries: {
@@ -10546,24 +10008,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "image/jpeg": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     RetrieveThumbnailOfStudy: {
@@ -10583,24 +10037,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": string;
+                    "image/jpeg": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
 }
