@@ -5548,21 +5548,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.ops.audit_search.AuditLine_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ExportAudit: {
@@ -5587,21 +5577,14 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ReportOnAudit: {
@@ -5626,21 +5609,11 @@ export interface operations {
                     "application/json": components["schemas"]["Report"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListAuditReviews: {
@@ -5661,6 +5634,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.ops.audit_review.Review_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetAuditReview: {
@@ -5683,21 +5660,11 @@ export interface operations {
                     "application/json": components["schemas"]["Review"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetAuditReviewPage: {
@@ -5723,21 +5690,11 @@ export interface operations {
                     "text/html": string;
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     SignAuditReview: {
@@ -5764,21 +5721,14 @@ export interface operations {
                     "application/json": components["schemas"]["Review"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListAuditSegments: {
@@ -5799,6 +5749,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.ops.audit_segments.Segment_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RetrieveAuditSegment: {
@@ -6377,6 +6331,10 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.GlobalRole_"];
                 };
             };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GrantGlobalRole: {
@@ -6401,21 +6359,14 @@ export interface operations {
                     "application/json": components["schemas"]["GlobalRole"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     WithdrawGlobalRole: {
@@ -6439,21 +6390,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListGroups: {
@@ -6831,21 +6773,10 @@ export interface operations {
                     "application/json": components["schemas"]["MemberMatrix"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeMemberMatrix: {
@@ -6870,21 +6801,14 @@ export interface operations {
                     "application/json": components["schemas"]["MatrixResult"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListModels: {
@@ -7356,21 +7280,11 @@ export interface operations {
                     "application/json": components["schemas"]["DataMatrix"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeDataMatrix: {
@@ -7397,21 +7311,14 @@ export interface operations {
                     "application/json": components["schemas"]["MatrixResult"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     GetRoleMatrix: {
@@ -7439,21 +7346,11 @@ export interface operations {
                     "application/json": components["schemas"]["RoleMatrix"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeRoleMatrix: {
@@ -7480,21 +7377,14 @@ export interface operations {
                     "application/json": components["schemas"]["MatrixResult"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListMembers: {
@@ -7822,21 +7712,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_annotomy.projects.schemas.ShareLink_"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     CreateShareLink: {
@@ -7863,21 +7743,14 @@ export interface operations {
                     "application/json": components["schemas"]["IssuedShareLink"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     RevokeShareLink: {
@@ -7899,21 +7772,12 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ListProjectStudies: {
@@ -8184,21 +8048,14 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ChangeSegmentation: {
@@ -8597,21 +8454,13 @@ export interface operations {
                     "application/json": components["schemas"]["SharedAccess"];
                 };
             };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
     ExplainAccess: {
