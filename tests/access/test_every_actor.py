@@ -36,6 +36,7 @@ STRANGERS = [
     "expired",
     "admin",
     "key of another project",
+    "share link",
     *(f"outsider's key {scope}" for scope in KEY_SCOPES),
 ]
 HIDDEN = {

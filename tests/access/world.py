@@ -20,8 +20,9 @@ from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
 from annotomy.http.openapi import document as described_api
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES
-from tests.access.archives import invent_one, picture
+from tests.access.archives import invent_one, picture, store
 from tests.support.application import Application
+from tests.support.share_links import make_share_link, share_link_headers
 
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
 """Besides permissions: without a credential; one's own things; any member of the project."""
@@ -261,6 +262,20 @@ async def world(application: Application) -> AsyncIterator[World]:
     for name in ("expired", "revoked"):
         people[f"{name} key"] = _bearer(await post("/api-keys", {"name": name}))
     people["key of another project"] = _bearer(await post("/api-keys", {"name": "bound", "project_id": elsewhere}))
+    link = await make_share_link(
+        application, owner, project, {attributes["StudyInstanceUID"]: []}, name="SECRETPROJECT"
+    )
+    stranger = invent_one()
+    outsider = Actor(UUID(user_ids["outsider"]), "outsider")
+    project_of_outsider = UUID((await post("/projects", {"name": "of the link"}, people["outsider"]))["id"])
+    await store(services, outsider, [stranger], project_of_outsider)
+    people["share link"] = await share_link_headers(
+        application,
+        people["outsider"],
+        project_of_outsider,
+        {stranger["StudyInstanceUID"]: []},
+        actions=["view", "download"],
+    )
     job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     target = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
     annotation = (await post("/annotations", target | {"kind": "label", "label": "SECRETPROJECT"}))["id"]
@@ -318,6 +333,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "request_id": request,
             "manifest_id": manifest["id"],
             "key_id": key,
+            "link_id": link["id"],
             "upload_id": upload.headers["location"].rsplit("/", 1)[1],
             "job_id": job,
             "segmentation_id": segmentation,

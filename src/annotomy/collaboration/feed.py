@@ -42,7 +42,7 @@ _MEMBER = (
 )
 _IN_CREDENTIAL = (
     "((select nullif(current_setting('app.project', true), '')) is null"
-    " or e.project_id = (select nullif(current_setting('app.project', true), '')::uuid))"
+    " or e.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[]))"
 )
 _UPLOAD = (
     "e.object_kind = 'upload' and (exists (select from uploads u where u.id::text = e.object_id and u.owner_id = $1)"

@@ -39,6 +39,7 @@ class RangeNotSatisfiable(Problem):
     operation_id="RetrieveBulkData",
     opt={
         "permission": "study.read",
+        "shared": "study.read",
         "audit": "study.viewed",
         "gives": {200: ["multipart/related", OCTETS], 206: [OCTETS]},
         "problems": [NotFound, NotAcceptable, RangeNotSatisfiable],

@@ -48,6 +48,7 @@ class NotRendered(Problem):
 
 _VIEWS = {
     "permission": "study.read",
+    "shared": "study.read",
     "audit": "study.viewed",
     "problems": [NotRendered, NotAcceptable, BadRequest, Unavailable, ReasonRequired],
 }

@@ -50,7 +50,7 @@ async def create(
     named = request.query_params.get("workitem") or next(
         (name for name in request.query_params if name[:1].isdigit()), None
     )
-    project = project_id or actor.project_id
+    project = project_id or actor.sole_project_id
     if project is None:
         raise BadRequest("Name the project: project_id.")
     body = await _body(request)

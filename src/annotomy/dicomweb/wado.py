@@ -32,6 +32,7 @@ from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
 from annotomy.errors import Unavailable
 from annotomy.http.openapi import per_level
+from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -40,7 +41,12 @@ BULK_THRESHOLD_BYTES = 1024
 """Larger binary values are told by BulkDataURI; lookup tables stay inline, since viewers need them (PS3.18 F.2.7)."""
 
 
-_VIEWS = {"permission": "study.read", "audit": "study.viewed", "problems": [NotRendered, Unavailable]}
+_VIEWS = {
+    "permission": "study.read",
+    "shared": "study.read",
+    "audit": "study.viewed",
+    "problems": [NotRendered, Unavailable],
+}
 
 
 @get(
@@ -50,7 +56,7 @@ _VIEWS = {"permission": "study.read", "audit": "study.viewed", "problems": [NotR
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -71,13 +77,22 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id=per_level("RetrieveInstances"),
-    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True, "gives": [MULTIPART]},
+    opt={
+        "permission": "study.read",
+        "shared": "study.export",
+        "audit": "study.retrieved",
+        "audit_first": True,
+        "gives": [MULTIPART],
+    },
     tags=["dicomweb"],
 )
 async def instances(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Stream:
-    """Instances as they were stored, as multipart/related."""
+    """Instances as they were stored, as multipart/related. A whole study or series needs a fresh proof of identity, as
+    every export does."""
+    if "sop_instance_uid" not in request.path_params:
+        await require_fresh(services, actor)
     async with services.db.read(actor) as tx:
         located = await locate(tx, **request.path_params)
     if "sop_instance_uid" not in request.path_params:

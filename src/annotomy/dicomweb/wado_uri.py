@@ -52,6 +52,7 @@ class NotDeidentified(Problem):
     operation_id="RetrieveByUri",
     opt={
         "permission": "study.read",
+        "shared": "study.export",
         "audit": "study.retrieved",
         "audit_first": True,
         "gives": [*OFFERED],

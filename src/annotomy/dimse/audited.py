@@ -36,7 +36,7 @@ async def note_query(queue: AuditQueue, peer: Peer, identifier: Identifier) -> N
             object_kind=kind,
             object_id=uid,
             study_instance_uid=study,
-            project_id=peer.actor.project_id,
+            project_id=peer.actor.sole_project_id,
             detail=detail,
         ),
     )
@@ -60,7 +60,7 @@ async def note_retrieval(
                 action=RETRIEVED,
                 object_kind=kind,
                 object_id=uid,
-                project_id=peer.actor.project_id,
+                project_id=peer.actor.sole_project_id,
                 outcome="not-found",
                 detail=detail,
             ),
@@ -71,7 +71,7 @@ async def note_retrieval(
             object_kind="study",
             object_id=study,
             study_instance_uid=study,
-            project_id=peer.actor.project_id,
+            project_id=peer.actor.sole_project_id,
             detail=detail | {"instances": instances},
         )
         await queue.note_durably(peer.actor, entry)
@@ -88,7 +88,7 @@ async def note_refusal(queue: AuditQueue, peer: Peer, command_field: int, proble
                 action=action,
                 object_kind="list",
                 object_id="",
-                project_id=peer.actor.project_id,
+                project_id=peer.actor.sole_project_id,
                 outcome=outcome,
                 detail={"service": Field(command_field).name.removesuffix("_RQ").replace("_", "-")},
             ),

@@ -32,7 +32,7 @@ VISIBLE = (
     f" and m.user_id = {_MEMBER} and (m.valid_from is null or m.valid_from <= now())"
     " and (m.expires_at is null or m.expires_at > now())"
     " and ((select nullif(current_setting('app.project', true), '')) is null"
-    " or m.project_id = (select nullif(current_setting('app.project', true), '')::uuid)))"
+    " or m.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[])))"
     f" and (w.study_instance_uid is null or {visible_target('w')})"
     f" and (w.prediction_id is null or {visible_work('segmentation', 'w.project_id', 'w.created_by')})"
 )
