@@ -29,7 +29,7 @@ async def test_a_role_is_given_and_taken_at_once_and_on_record(application: Appl
     assert await _audit_status(application, person) == 200
     assert (await client.get(url, headers=person)).status_code == 403, "an auditor manages nothing"
     held = (await client.get(url, headers=admin)).json()["items"]
-    assert [(one["username"], one["role"]) for one in held] == [("person", "system_auditor"), ("admin", "system_administrator")]  # fmt: skip
+    assert [(one["username"], one["role"]) for one in held] == [("admin", "system_administrator"), ("person", "system_auditor")]  # fmt: skip
     gone = await client.delete(f"{url}/{person_id}/system_auditor", params={"reason": "done"}, headers=admin)
     assert gone.status_code == 204
     assert await _audit_status(application, person) == 403

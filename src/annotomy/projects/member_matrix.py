@@ -12,7 +12,6 @@ from annotomy.projects.access import (
     Permission,
     held_in,
     require_all_held,
-    require_global,
     require_scope,
 )
 from annotomy.projects.errors import LastAdministrator
@@ -36,19 +35,18 @@ _MANAGED = (
     f" where m.user_id = $1 and 'project.manage' = any (m.permissions) and {VALID} and ($2::uuid is null or p.id = $2))"
 )
 _PEOPLE = (
-    f"{_MANAGED} select %s from users u where (exists (select from project_members pm where pm.user_id = u.id and pm.project_id in"
-    " (select id from managed)) or $3 and u.state <> 'deleted' and not u.is_service)"
-    " and strpos(lower(u.username || ' ' || u.display_name), lower($4)) > 0"
+    f"{_MANAGED} select %s from users u where exists (select from project_members pm where pm.user_id = u.id and pm.project_id in"
+    " (select id from managed)) and strpos(lower(u.username || ' ' || u.display_name), lower($3)) > 0"
 )
 
 
 async def read(tx: ReadTx, *, q: str, rows: Asked, columns: Asked) -> MemberMatrix:
     require_scope(tx.actor, Permission.PROJECT_MANAGE)
     actor = (tx.actor.user_id, tx.actor.project_id)
-    people = (*actor, await _knows_everybody(tx), q)
+    people = (*actor, q)
     found_people = await tx.fetch(
         _PEOPLE % "u.id, u.username, u.display_name, lower(u.username) as key"
-        + " and ($5::text is null or lower(u.username) > $5) order by lower(u.username) limit $6 + 1",
+        + " and ($4::text is null or lower(u.username) > $4) order by lower(u.username) limit $5 + 1",
         *people, *(position(rows, (str,)) or (None,)), rows[0],
     )  # fmt: skip
     found_projects = await tx.fetch(
@@ -74,15 +72,6 @@ async def read(tx: ReadTx, *, q: str, rows: Asked, columns: Asked) -> MemberMatr
         shown_columns,
         [[cells.get((row.user_id, column.id)) for column in shown_columns.items] for row in shown_rows.items],
     )
-
-
-async def _knows_everybody(tx: ReadTx) -> bool:
-    """Who manages accounts may list them all anyway."""
-    try:
-        await require_global(tx, tx.actor, Permission.USER_MANAGE)
-    except Forbidden:
-        return False
-    return True
 
 
 def _cell(row: Any) -> MembershipCell:

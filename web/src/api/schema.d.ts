@@ -760,6 +760,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/global-roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListGlobalRoles */
+        get: operations["ListGlobalRoles"];
+        put?: never;
+        /** GrantGlobalRole */
+        post: operations["GrantGlobalRole"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/global-roles/{user_id}/{role}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** WithdrawGlobalRole */
+        delete: operations["WithdrawGlobalRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/groups": {
         parameters: {
             query?: never;
@@ -914,6 +949,24 @@ export interface paths {
         head?: never;
         /** Edit */
         patch: operations["EditLabel"];
+        trace?: never;
+    };
+    "/api/v1/matrices/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetMembers */
+        get: operations["GetMemberMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeMembers */
+        patch: operations["ChangeMemberMatrix"];
         trace?: never;
     };
     "/api/v1/models": {
@@ -1105,6 +1158,42 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/matrices/data": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetData */
+        get: operations["GetDataMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeData */
+        patch: operations["ChangeDataMatrix"];
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/matrices/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRoles */
+        get: operations["GetRoleMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeRoles */
+        patch: operations["ChangeRoleMatrix"];
         trace?: never;
     };
     "/api/v1/projects/{project_id}/members": {
@@ -2133,6 +2222,24 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** AccessCell */
+        AccessCell: {
+            /** @enum {string} */
+            access: "full" | "limited" | "read_only" | "none";
+            /** @enum {string} */
+            reason: "assigned" | "rules" | "read-only-role" | "own-work-only" | "part-assigned" | "part-by-rules" | "denied-by-rule" | "outside-limits" | "no-allow" | "membership-not-valid" | "role-without-study-read" | "being-decided";
+            /** @enum {null|string} */
+            rule: "ALLOW" | "DENY" | "LIMIT" | null;
+        };
+        /** AccessChange */
+        AccessChange: {
+            /** Format: uuid */
+            user_id: string;
+            study_instance_uid: string;
+            /** @enum {null|string} */
+            rule: "ALLOW" | "DENY" | "LIMIT" | null;
+            series_instance_uid?: string | null;
+        };
         /** AccessRequest */
         AccessRequest: {
             /** Format: uuid */
@@ -2213,6 +2320,12 @@ export interface components {
             /** @default  */
             label: string;
         };
+        /** AssignmentChange */
+        AssignmentChange: {
+            study_instance_uid: string;
+            assigned: boolean;
+            series_instance_uid?: string | null;
+        };
         /** AuditLine */
         AuditLine: {
             seq: number;
@@ -2258,6 +2371,14 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** CellResult */
+        CellResult: {
+            /** @enum {string} */
+            outcome: "changed" | "unchanged" | "refused";
+            problem?: {
+                [key: string]: unknown;
+            } | null;
+        };
         /** Change */
         Change: {
             member: string;
@@ -2283,6 +2404,26 @@ export interface components {
             items: components["schemas"]["NewAnnotation"][];
             /** @default false */
             atomic: boolean;
+        };
+        /** DataMatrix */
+        DataMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.DataRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.matrix_schemas.MemberColumn_"];
+            cells: components["schemas"]["AccessCell"][][];
+        };
+        /** DataMatrixChange */
+        DataMatrixChange: {
+            reason: string;
+            assignments?: components["schemas"]["AssignmentChange"][];
+            changes?: components["schemas"]["AccessChange"][];
+        };
+        /** DataRow */
+        DataRow: {
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            study_date: string | null;
+            description: string;
+            modality: string;
         };
         /** Decision */
         Decision: {
@@ -2372,6 +2513,13 @@ export interface components {
             /** @default [] */
             points: number[][];
             closed?: boolean | null;
+        };
+        /** GlobalRole */
+        GlobalRole: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            role: string;
         };
         /** Group */
         Group: {
@@ -2482,6 +2630,11 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** MatrixResult */
+        MatrixResult: {
+            results: components["schemas"]["CellResult"][];
+            assignment_results?: components["schemas"]["CellResult"][];
+        };
         /** Me */
         Me: {
             /** Format: uuid */
@@ -2514,6 +2667,25 @@ export interface components {
             valid_from?: string | null;
             via_group?: string | null;
         };
+        /** MemberColumn */
+        MemberColumn: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            display_name: string;
+            role: string;
+        };
+        /** MemberMatrix */
+        MemberMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.PersonRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.matrix_schemas.ProjectColumn_"];
+            cells: (components["schemas"]["MembershipCell"] | null)[][];
+        };
+        /** MemberMatrixChange */
+        MemberMatrixChange: {
+            reason: string;
+            changes: components["schemas"]["MembershipChange"][];
+        };
         /** Membership */
         Membership: {
             /** Format: uuid */
@@ -2521,6 +2693,26 @@ export interface components {
             project_name: string;
             role: string;
             permissions: string[];
+        };
+        /** MembershipCell */
+        MembershipCell: {
+            role: string;
+            /** @enum {string} */
+            source: "member" | "group";
+            group_id: string | null;
+            valid_from: string | null;
+            expires_at: string | null;
+            valid: boolean;
+        };
+        /** MembershipChange */
+        MembershipChange: {
+            /** Format: uuid */
+            user_id: string;
+            /** Format: uuid */
+            project_id: string;
+            role: string | null;
+            valid_from?: string | null;
+            expires_at?: string | null;
         };
         /** Model */
         Model: {
@@ -2593,6 +2785,14 @@ export interface components {
             parameters?: {
                 [key: string]: unknown;
             };
+        };
+        /** NewGlobalRole */
+        NewGlobalRole: {
+            /** Format: uuid */
+            user_id: string;
+            role: string;
+            /** @default  */
+            reason: string;
         };
         /** NewGroup */
         NewGroup: {
@@ -2778,9 +2978,45 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[DataRow] */
+        "Page_annotomy.projects.matrix_schemas.DataRow_": {
+            items: components["schemas"]["DataRow"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[MemberColumn] */
+        "Page_annotomy.projects.matrix_schemas.MemberColumn_": {
+            items: components["schemas"]["MemberColumn"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[PersonRow] */
+        "Page_annotomy.projects.matrix_schemas.PersonRow_": {
+            items: components["schemas"]["PersonRow"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ProjectColumn] */
+        "Page_annotomy.projects.matrix_schemas.ProjectColumn_": {
+            items: components["schemas"]["ProjectColumn"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RoleRow] */
+        "Page_annotomy.projects.matrix_schemas.RoleRow_": {
+            items: components["schemas"]["RoleRow"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[AccessRequest] */
         "Page_annotomy.projects.schemas.AccessRequest_": {
             items: components["schemas"]["AccessRequest"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[GlobalRole] */
+        "Page_annotomy.projects.schemas.GlobalRole_": {
+            items: components["schemas"]["GlobalRole"][];
             next: string | null;
             total: number | null;
         };
@@ -2793,6 +3029,12 @@ export interface components {
         /** Page[Member] */
         "Page_annotomy.projects.schemas.Member_": {
             items: components["schemas"]["Member"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[PermissionLabel] */
+        "Page_annotomy.projects.schemas.PermissionLabel_": {
+            items: components["schemas"]["PermissionLabel"][];
             next: string | null;
             total: number | null;
         };
@@ -2880,11 +3122,24 @@ export interface components {
             current_password: string;
             new_password: string;
         };
+        /** PermissionChange */
+        PermissionChange: {
+            role: string;
+            permission: string;
+            granted: boolean;
+        };
         /** PermissionLabel */
         PermissionLabel: {
             name: string;
             label: components["schemas"]["RoleLabel"];
             scope: string;
+        };
+        /** PersonRow */
+        PersonRow: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            display_name: string;
         };
         /** PersonsAccess */
         PersonsAccess: {
@@ -2977,6 +3232,12 @@ export interface components {
             role: string;
             /** Format: date-time */
             created_at: string;
+        };
+        /** ProjectColumn */
+        ProjectColumn: {
+            /** Format: uuid */
+            id: string;
+            name: string;
         };
         /** ProjectGroup */
         ProjectGroup: {
@@ -3089,6 +3350,24 @@ export interface components {
         RoleLabel: {
             en: string;
             ko: string;
+        };
+        /** RoleMatrix */
+        RoleMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.RoleRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.schemas.PermissionLabel_"];
+            cells: boolean[][];
+        };
+        /** RoleMatrixChange */
+        RoleMatrixChange: {
+            reason: string;
+            changes: components["schemas"]["PermissionChange"][];
+        };
+        /** RoleRow */
+        RoleRow: {
+            name: string;
+            label: components["schemas"]["RoleLabel"];
+            editable: boolean;
+            members: number;
         };
         /** Roles */
         Roles: {
@@ -5339,6 +5618,103 @@ export interface operations {
             };
         };
     };
+    ListGlobalRoles: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.GlobalRole_"];
+                };
+            };
+        };
+    };
+    GrantGlobalRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewGlobalRole"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GlobalRole"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    WithdrawGlobalRole: {
+        parameters: {
+            query?: {
+                reason?: string;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListGroups: {
         parameters: {
             query?: never;
@@ -5747,6 +6123,86 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ProjectLabel"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetMemberMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                q?: string;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberMatrix"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeMemberMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MemberMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -6292,6 +6748,174 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetDataMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                level?: "study" | "series";
+                q?: string;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DataMatrix"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeDataMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DataMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetRoleMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoleMatrix"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeRoleMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RoleMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {
