@@ -1,5 +1,6 @@
 """What the access wall costs: the study list and a point read, seen without a wall, as a member of a project without rules,
-and as a member of one with 50 rules; and what a change of rules and the audit's chain cost.
+and as a member of one with 50 rules; what a change of rules, the
+matrices of bulk administration and the audit's chain cost.
 
 Our own code over our own PostgreSQL; there is no peer that enforces rules in its query. Rows are copied in, not stored.
 """
@@ -25,6 +26,7 @@ from annotomy.projects.rules import create_rule
 from annotomy.projects.schemas import NewRule
 from annotomy.projects.service import create_project
 from bench.machine import facts
+from bench.matrices import measure_matrices
 from bench.measure import RESULTS
 
 SERIES_OF_STUDY = 5
@@ -85,6 +87,7 @@ async def _all(db: Database, folder: Path, studies: int, repeats: int, writers: 
             f"member, project with {RULES} rules, ms": await _median(db, ruled, asked, repeats),
         }
     result["permission check, ms"] = await _permission_check(db, member, repeats)
+    result["matrices of 200 x 200 cells"] = await measure_matrices(db, ruled, ruled_project, repeats)
     result["audited transactions of 8 writers, per second"] = await _writers(db, folder, writers)
     return result
 
