@@ -13,16 +13,19 @@ from annotomy.projects import data_matrix, member_matrix, role_matrix
 from annotomy.projects.matrix_schemas import MAX_AXIS
 from annotomy.projects.members import PUT_MEMBER
 from annotomy.projects.roles import ROLES
+from annotomy.projects.service import create_project
 from annotomy.projects.visibility import lock_policy, settle_project
 
-PERSONAL_RULES = 5
+STUDIES = 5000
+"""That the project holds."""
+PERSONAL_RULES = 20
 """Members with a rule of their own: each is an audience, decided over all studies."""
 OWN_ROLES = 100
 
 
-async def measure_matrices(db: Database, manager: Actor, project_id: UUID, repeats: int) -> dict[str, Any]:
-    """`manager` manages the project, which has rules."""
-    people = await _fill(db, manager, project_id)
+async def measure_matrices(db: Database, manager: Actor, ruled_project_id: UUID, repeats: int) -> dict[str, Any]:
+    """In a project of its own with the rules of another one, both of which `manager` manages."""
+    project_id, people = await _fill(db, manager, ruled_project_id)
     page = (MAX_AXIS, None)
 
     async def roles() -> Any:
@@ -50,9 +53,22 @@ async def measure_matrices(db: Database, manager: Actor, project_id: UUID, repea
     }
 
 
-async def _fill(db: Database, manager: Actor, project_id: UUID) -> int:
+async def _fill(db: Database, manager: Actor, ruled_project_id: UUID) -> tuple[UUID, int]:
+    async with db.write(manager, unrestricted=True) as tx:
+        project_id = (await create_project(tx, name="bench matrices", description="")).id
+        await tx.execute(
+            "insert into project_items (project_id, study_id, study_at, added_by) select $1, id, study_at, $2 from studies"
+            " order by study_at desc, id desc limit $3",
+            project_id, manager.user_id, STUDIES,
+        )  # fmt: skip
+        await tx.execute(
+            "insert into project_rules (id, project_id, effect, level, attribute, operator, value, terms, created_by)"
+            " select gen_random_uuid(), $2, effect, level, attribute, operator, value, terms, created_by from project_rules"
+            " where project_id = $1",
+            ruled_project_id, project_id,
+        )  # fmt: skip
     users = [uuid4() for _ in range(MAX_AXIS)]
-    projects = [uuid4() for _ in range(MAX_AXIS - 1)]
+    projects = [uuid4() for _ in range(MAX_AXIS)]
     given = ("viewer", "annotator", "blinded_reader")
     async with db.write(SYSTEM) as tx:
         await tx.executemany(
@@ -79,9 +95,9 @@ async def _fill(db: Database, manager: Actor, project_id: UUID) -> int:
         )
         await lock_policy(tx, project_id)
         await settle_project(tx, project_id)
-    async with db.pool.acquire() as connection:
+    async with db.session() as connection:
         await connection.execute("vacuum analyze")
-    return len(users) + 1
+    return project_id, len(users) + 1
 
 
 async def _p95(once: Callable[[], Awaitable[Any]], repeats: int) -> float:

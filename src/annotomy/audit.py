@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx, WriteTx, unrestricted
+from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.origin import ORIGIN
 
 KEY_BYTES = 32
@@ -36,10 +36,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     actor_name: str
     actor_kind: str
     session_id: UUID | None
+    key_id: UUID | None
     source: str
     action: str
     object_kind: str
     object_id: str
+    study_instance_uid: str
+    """The study that the object is or hangs on, or empty."""
     patient: str
     project_id: UUID | None
     outcome: str
@@ -60,7 +63,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     object_id: str
     project_id: UUID | None = None
     study_instance_uid: str | None = None
-    """Of whose patient the pseudonym is."""
+    """What the object is or hangs on; of whose patient the pseudonym is."""
     outcome: str = "success"
     reason: str = ""
     detail: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
@@ -74,14 +77,16 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
         actor_name=_text(actor.name),
         actor_kind=actor.kind,
         session_id=actor.session_id,
+        key_id=actor.key_id,
         source=_text(origin.source),
         action=entry.action,
         object_kind=entry.object_kind,
         object_id=_text(entry.object_id),
+        study_instance_uid=_text(entry.study_instance_uid or ""),
         patient=patient,
         project_id=entry.project_id,
         outcome=entry.outcome,
-        reason=_text(entry.reason),
+        reason=_text(entry.reason or origin.reason),
         request_id=_text(origin.request_id),
         detail=msgspec.json.encode(entry.detail, order="deterministic", enc_hook=str).decode().replace("\\u0000", ""),
     )
@@ -98,8 +103,7 @@ async def record_all(tx: WriteTx, entries: Sequence[Entry]) -> None:
     studies = sorted({one.study_instance_uid for one in entries if one.study_instance_uid is not None})
     patients: dict[str, str] = {}
     if studies:
-        async with unrestricted(tx):  # the actor may just have lost sight of it
-            patients = await pseudonyms(tx, key, studies)
+        patients = await pseudonyms(tx, key, studies)
     await write_records(
         tx, [record_of(tx.actor, one, patient=patients.get(one.study_instance_uid or "", "")) for one in entries]
     )
@@ -115,11 +119,11 @@ async def write_records(tx: WriteTx, records: Sequence[Record]) -> None:
 
 
 async def pseudonyms(tx: ReadTx, key: bytes, study_instance_uids: list[str]) -> dict[str, str]:
-    """For each study a pseudonym of its patient: the same for all studies of a Patient ID, and only the key tells which."""
-    rows = await tx.fetch(
-        "select study_instance_uid, patient_id from studies where study_instance_uid = any($1) and patient_id <> ''",
-        study_instance_uids,
-    )
+    """For each study a pseudonym of its patient: the same for all studies of a Patient ID, and only the key tells which.
+
+    Also of studies that the actor does not see: they may just have lost sight of one.
+    """
+    rows = await tx.fetch("select study_instance_uid, patient_id from patients_of($1)", study_instance_uids)
     patient_key = derived_key(key, b"patient")
     return {
         row["study_instance_uid"]: hmac.digest(patient_key, row["patient_id"].encode(), "sha256").hex()[:32]

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-import msgspec
 from litestar import MediaType, Request, Response, Router, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
@@ -12,11 +11,12 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from annotomy.actor import Actor
 from annotomy.annotations import history, service
 from annotomy.annotations.annotate import create_annotation, edit_annotation
-from annotomy.annotations.schemas import Annotation, NewAnnotation, Reason, Restore, Version, VersionEntry
-from annotomy.errors import BadRequest
+from annotomy.annotations.errors import InvalidAnnotation
+from annotomy.annotations.schemas import Annotation, NewAnnotation, Restore, Version, VersionEntry
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.idempotency import Answer, keyed
 from annotomy.http.pages import Page
+from annotomy.http.reasons import Reason, reason_of
 from annotomy.services import Services
 
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag of the version that was read.")]
@@ -34,7 +34,7 @@ def bytes_of(answer: Answer) -> Response[bytes]:
 @post(
     "/",
     operation_id="CreateAnnotation",
-    opt={"permission": "annotation.write"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.write"},
     responses={201: ResponseSpec(data_container=Annotation, generate_examples=False)},
 )
 async def create(
@@ -61,7 +61,7 @@ async def read(
 @patch(
     "/{annotation_id:uuid}",
     operation_id="EditAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
     responses=ANNOTATION_ANSWER,
 )
 async def edit(
@@ -93,13 +93,9 @@ async def remove(
     if_match: IfMatch = None,
 ) -> Response[None]:
     """Delete by a version that says so; any version can be restored. A body may say why: `{"why": "..."}`."""
-    body = await request.body()
-    try:
-        reason = msgspec.json.decode(body, type=Reason) if body else Reason()
-    except msgspec.MsgspecError as error:
-        raise BadRequest("The body of a deletion is empty, or an object with the member why.") from error
+    why = await reason_of(request)
     async with services.db.write(actor) as tx:
-        made = await service.delete(tx, annotation_id, expected_version=expected_version(if_match), why=reason.why)
+        made = await service.delete(tx, annotation_id, expected_version=expected_version(if_match), why=why)
     return Response(None, status_code=204, headers={"ETag": etag(made.version)})
 
 
@@ -107,7 +103,7 @@ async def remove(
     "/{annotation_id:uuid}/restore",
     status_code=200,
     operation_id="RestoreAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
 )
 async def restore(
     annotation_id: FromPath[UUID],
@@ -142,7 +138,7 @@ async def _step(
     "/{annotation_id:uuid}/submit",
     status_code=200,
     operation_id="SubmitAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
 )
 async def submit(
     annotation_id: FromPath[UUID],
@@ -155,7 +151,12 @@ async def submit(
     return await _step(services, actor, annotation_id, "submit", data, if_match)
 
 
-@post("/{annotation_id:uuid}/approve", status_code=200, operation_id="ApproveAnnotation", opt={"permission": "review"})
+@post(
+    "/{annotation_id:uuid}/approve",
+    status_code=200,
+    operation_id="ApproveAnnotation",
+    opt={"problems": [InvalidAnnotation], "permission": "review"},
+)
 async def approve(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -167,7 +168,12 @@ async def approve(
     return await _step(services, actor, annotation_id, "approve", data, if_match)
 
 
-@post("/{annotation_id:uuid}/reject", status_code=200, operation_id="RejectAnnotation", opt={"permission": "review"})
+@post(
+    "/{annotation_id:uuid}/reject",
+    status_code=200,
+    operation_id="RejectAnnotation",
+    opt={"problems": [InvalidAnnotation], "permission": "review"},
+)
 async def reject(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -183,7 +189,7 @@ async def reject(
     "/{annotation_id:uuid}/reopen",
     status_code=200,
     operation_id="ReopenAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
 )
 async def reopen(
     annotation_id: FromPath[UUID],

@@ -4,15 +4,20 @@ Each transaction tells PostgreSQL who asks (`app.actor`), which the row-level-se
 travels in the same round trip as BEGIN: a UUID's canonical text needs no quoting beyond what is written here.
 """
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import asyncpg
+import structlog
 
 from annotomy.actor import SYSTEM, Actor
+
+log = structlog.get_logger(__name__)
 
 ACQUIRE_TIMEOUT_S = 10.0
 """A request that cannot get a connection for this long is refused rather than queued on."""
@@ -20,6 +25,13 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 """The escape itself, not a text that spells it behind an escaped backslash."""
 STATEMENT_TIMEOUT_S = 60.0
 """No statement of ours is meant to take longer; a runaway one is cancelled and its connection freed."""
+
+
+START_PATIENCE_S = 60.0
+"""PostgreSQL's recovery after a crash; a process that starts meanwhile waits rather than dies and is restarted late."""
+RETRY_PAUSE_S = 0.25
+_NOT_YET = (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError)
+"""What a PostgreSQL answers that is down, starting or full for the moment. A wrong password is not among them."""
 
 
 class ReadTx:
@@ -102,13 +114,41 @@ class Database:
             min_size=0,
             max_size=pool_size,
             init=_teach_json,
+            reset=_leave_as_it_is,
             command_timeout=STATEMENT_TIMEOUT_S,
             max_inactive_connection_lifetime=300.0,
         )
         return cls(pool, url, audit_key)
 
+    async def answers(self) -> None:
+        """Returns once PostgreSQL answers. After START_PATIENCE_S it raises what the last attempt met."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while True:
+            try:
+                await self.pool.fetchval("select 1")
+            except _NOT_YET as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.info("database.awaited", kind=type(error).__name__)
+                await asyncio.sleep(RETRY_PAUSE_S)
+            else:
+                return
+
     async def close(self) -> None:
         await self.pool.close()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+        """A bare connection, for what outlives a transaction: a lock of the session. It is given back as if it were new."""
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            try:
+                yield connection
+            finally:
+                try:
+                    await connection.reset(timeout=ACQUIRE_TIMEOUT_S)
+                except BaseException:
+                    connection.terminate()
+                    raise
 
     @asynccontextmanager
     async def read(self, actor: Actor, *, unrestricted: bool = False) -> AsyncGenerator[ReadTx]:
@@ -137,6 +177,12 @@ def _begin(actor: Actor, statement: str, unrestricted: bool) -> str:
     seen_as = SYSTEM.user_id if unrestricted else actor.user_id
     project = "" if actor.project_id is None or unrestricted else actor.project_id
     return f"{statement}; set local app.actor = '{seen_as}'; set local app.project = '{project}'"
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """Our transactions set what they set with `set local`, and an open one is rolled back by asyncpg itself: a statement that
+    resets the session after each of them would be a round trip for nothing."""
+    del connection
 
 
 async def _end(connection: Any, statement: str) -> None:

@@ -31,7 +31,14 @@ async def note_query(queue: AuditQueue, peer: Peer, identifier: Identifier) -> N
     detail = {"service": "C-FIND", "level": identifier.level}
     await queue.note(
         peer.actor,
-        Entry(action=SEARCHED, object_kind=kind, object_id=uid, study_instance_uid=study, detail=detail),
+        Entry(
+            action=SEARCHED,
+            object_kind=kind,
+            object_id=uid,
+            study_instance_uid=study,
+            project_id=peer.actor.project_id,
+            detail=detail,
+        ),
     )
 
 
@@ -49,7 +56,14 @@ async def note_retrieval(
         kind, uid = _named(identifier)
         await queue.note(
             peer.actor,
-            Entry(action=RETRIEVED, object_kind=kind, object_id=uid, outcome="not-found", detail=detail),
+            Entry(
+                action=RETRIEVED,
+                object_kind=kind,
+                object_id=uid,
+                project_id=peer.actor.project_id,
+                outcome="not-found",
+                detail=detail,
+            ),
         )
     for study, instances in Counter(at.study_instance_uid for at in locations).items():
         entry = Entry(
@@ -57,6 +71,7 @@ async def note_retrieval(
             object_kind="study",
             object_id=study,
             study_instance_uid=study,
+            project_id=peer.actor.project_id,
             detail=detail | {"instances": instances},
         )
         await queue.note_durably(peer.actor, entry)

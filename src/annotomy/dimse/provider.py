@@ -134,6 +134,7 @@ async def _associate(layer: UpperLayer, shared: Shared, request: AssociateReques
         return
     services = shared.services
     spool = Spool(services.settings.spool_dir, services.settings.limits.instance_bytes, instance_head)
+    ORIGIN.set(Origin(layer.peer_address or "local", reason=peer.purpose))
     session = Session(shared, peer, request)
     session.dialogue = Dialogue(
         layer, contexts, max_length, budget=shared.budget, spool=spool, on_request=session.answer

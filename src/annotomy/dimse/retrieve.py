@@ -13,6 +13,7 @@ import structlog
 from pydicom.dataset import Dataset
 
 from annotomy.actor import SYSTEM
+from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import InstanceLocation, locate, read_instance
 from annotomy.dicom.part10 import MAX_META_BYTES, data_set_start
 from annotomy.dicom.transcode import TranscodeError, to_uncompressed
@@ -67,6 +68,7 @@ class _Progress:
 
 async def get(dialogue: Dialogue, services: Services, peer: Peer, message: Message, audit: AuditQueue) -> None:
     identifier, locations = await _locate(services, peer, message)
+    await _admit(services, peer, locations)
     await note_retrieval(audit, peer, identifier, locations, "C-GET", peer.ae_title)
     contexts = [context for context in dialogue.contexts.values() if context.requestor_is_scp]
     progress = await _send_all(dialogue, contexts, services, message, dialogue, locations, originator=None)
@@ -87,6 +89,7 @@ async def move(
         )
         return
     identifier, locations = await _locate(services, peer, message)
+    await _admit(services, peer, locations)
     await note_retrieval(audit, peer, identifier, locations, "C-MOVE", destination.ae_title)
     proposed = _proposals(locations)
     ours = services.settings.dimse.ae_title
@@ -125,6 +128,12 @@ async def _locate(services: Services, peer: Peer, message: Message) -> tuple[Ide
             )
     except NotFound:
         return identifier, []
+
+
+async def _admit(services: Services, peer: Peer, locations: list[InstanceLocation]) -> None:
+    """A single instance is no bulk. Raises ReasonRequired where the peer was registered without a purpose."""
+    if len(locations) > 1:
+        await admit_download(services, peer.actor, sorted({at.study_instance_uid for at in locations}))
 
 
 async def _send_all(

@@ -7,20 +7,23 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, Router, get, patch, post
+from litestar import Request, Response, Router, delete, get, patch, post
 from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, MultipartBody, QueryParameter
 from litestar.response import Stream
 
 from annotomy.actor import Actor
+from annotomy.archive.volume import VolumeProblem
 from annotomy.dicom.geometry import voxel_volume_mm3
 from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
+from annotomy.http.reasons import reason_of
 from annotomy.segmentations import body, edit, export, importing, query
-from annotomy.segmentations.importing import MAX_IMPORT_BYTES
+from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
+from annotomy.segmentations.importing import MAX_IMPORT_BYTES, UnreadableMasks
 from annotomy.segmentations.schemas import (
     ArchivedSegmentation,
     ChangedSegmentation,
@@ -41,6 +44,7 @@ MAX_MASK_BYTES = 512 << 20
 """One save: 50 whole masks of 300 slices of 512 x 512. Larger edits send the bricks that changed."""
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
 PRESENT = {"Cache-Control": "private, no-cache"}
+MEDIA_TYPES_OF_FORMS = sorted({media_type for _, media_type, _ in export.FORMS.values()})
 
 
 @get("/", operation_id="ListSegmentations", opt={"permission": "segmentation.read"})
@@ -51,11 +55,12 @@ async def list_segmentations(
     series_instance_uid: Annotated[str | None, QueryParameter(max_length=64)] = None,
     project_id: Annotated[UUID | None, QueryParameter()] = None,
     segmentation_state: Annotated[State | None, QueryParameter(name="state")] = None,
+    deleted: Annotated[bool, QueryParameter(description="The deleted ones, instead of those that stand")] = False,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     cursor: Annotated[str | None, QueryParameter()] = None,
 ) -> Page[Segmentation]:
     """The segmentations that one may see, the newest first."""
-    wanted = query.Filter(study_instance_uid, series_instance_uid, project_id, segmentation_state)
+    wanted = query.Filter(study_instance_uid, series_instance_uid, project_id, segmentation_state, deleted)
     async with services.db.read(actor) as tx:
         rows, following, total = await query.list_segmentations(tx, wanted, limit=limit, cursor=cursor)
     return Page(items=[_segmentation(row) for row in rows], next=following, total=total)
@@ -142,7 +147,14 @@ async def get_masks(
 @get(
     "/{segmentation_id:uuid}/export",
     operation_id="ExportSegmentation",
-    opt={"permission": "segmentation.read", "exclude_from_compression": True},
+    opt={
+        "problems": [MaskMismatch],
+        "permission": "segmentation.read",
+        "audit": "segmentation.exported",
+        "audit_first": True,
+        "exclude_from_compression": True,
+        "gives": MEDIA_TYPES_OF_FORMS,
+    },
 )
 async def export_segmentation(
     segmentation_id: FromPath[UUID],
@@ -171,7 +183,10 @@ class ImportForm(msgspec.Struct):
 @post(
     "/",
     operation_id="ImportSegmentation",
-    opt={"permission": "segmentation.write"},
+    opt={
+        "problems": [UnreadableMasks, MaskMismatch, SegmentsInvalid, VolumeProblem],
+        "permission": "segmentation.write",
+    },
     request_max_body_size=MAX_IMPORT_BYTES,
 )
 async def import_segmentation(
@@ -195,7 +210,14 @@ async def import_segmentation(
     return await _answer(services, actor, made, status_code=201)
 
 
-@post("/from-archive", operation_id="ImportSegmentationFromArchive", opt={"permission": "segmentation.write"})
+@post(
+    "/from-archive",
+    operation_id="ImportSegmentationFromArchive",
+    opt={
+        "problems": [UnreadableMasks, MaskMismatch, SegmentsInvalid, VolumeProblem],
+        "permission": "segmentation.write",
+    },
+)
 async def import_from_archive(
     data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
@@ -206,7 +228,11 @@ async def import_from_archive(
     return await _answer(services, actor, made, status_code=201)
 
 
-@patch("/{segmentation_id:uuid}", operation_id="ChangeSegmentation", opt={"permission": "segmentation.write"})
+@patch(
+    "/{segmentation_id:uuid}",
+    operation_id="ChangeSegmentation",
+    opt={"problems": [MaskMismatch, SegmentsInvalid], "permission": "segmentation.write"},
+)
 async def change_segmentation(
     segmentation_id: FromPath[UUID],
     data: JSONBody[ChangedSegmentation],
@@ -226,7 +252,7 @@ async def change_segmentation(
 @post(
     "/{segmentation_id:uuid}/versions",
     operation_id="SaveMasks",
-    opt={"permission": "segmentation.write"},
+    opt={"takes": [body.MEDIA_TYPE], "problems": [MaskMismatch, SegmentsInvalid], "permission": "segmentation.write"},
     request_max_body_size=MAX_MASK_BYTES,
 )
 async def save_masks(
@@ -246,10 +272,31 @@ async def save_masks(
     return await _answer(services, actor, segmentation_id, status_code=201)
 
 
+@delete(
+    "/{segmentation_id:uuid}",
+    status_code=204,
+    operation_id="DeleteSegmentation",
+    opt={"permission": "segmentation.delete"},
+)
+async def remove(
+    segmentation_id: FromPath[UUID],
+    request: Request[Any, Any, Any],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    if_match: IfMatch = None,
+) -> Response[None]:
+    """Delete by a version that says so; any version can be restored. A body may say why: `{"why": "..."}`."""
+    why = await reason_of(request)
+    base = expected_version(if_match)
+    async with services.db.write(actor) as tx:
+        version = await edit.delete_segmentation(tx, segmentation_id, base_version=base, why=why)
+    return Response(None, status_code=204, headers={"ETag": etag(version)})
+
+
 @post(
     "/{segmentation_id:uuid}/restore",
     operation_id="RestoreSegmentationVersion",
-    opt={"permission": "segmentation.write"},
+    opt={"problems": [MaskMismatch, SegmentsInvalid], "permission": "segmentation.write"},
     status_code=201,
 )
 async def restore(
@@ -259,7 +306,7 @@ async def restore(
     services: NamedDependency[Services],
     if_match: IfMatch = None,
 ) -> Response[Segmentation]:
-    """Masks and segments of an earlier version as a new one."""
+    """Masks and segments of an earlier version as a new one; also of a segmentation that was deleted."""
     base = expected_version(if_match)
     await edit.restore_version(services, actor, segmentation_id, base_version=base, version=data.version, why=data.why)
     return await _answer(services, actor, segmentation_id, status_code=201)
@@ -299,6 +346,6 @@ router = Router(
     tags=["segmentations"],
     route_handlers=[
         list_segmentations, import_segmentation, import_from_archive, get_segmentation, change_segmentation, list_segments, list_versions,
-        save_masks, restore, get_statistics, get_masks, export_segmentation,
+        save_masks, remove, restore, get_statistics, get_masks, export_segmentation,
     ],
 )  # fmt: skip

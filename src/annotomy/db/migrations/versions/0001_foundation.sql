@@ -58,10 +58,12 @@ create table audit (
   actor_name text not null,
   actor_kind text not null,
   session_id uuid,
+  key_id uuid,                                 -- the API key that was shown
   source text not null,                        -- network address, or the word of a process of ours
   action text not null,
   object_kind text not null,
   object_id text not null,
+  study_instance_uid text collate "C" not null, -- what the object is or hangs on, or empty
   patient text not null,                       -- keyed pseudonym of the Patient ID, or empty
   project_id uuid,
   outcome text not null,
@@ -73,6 +75,10 @@ create table audit (
 create index audit_of_actor on audit (actor_id, seq);
 create index audit_of_object on audit (object_id, seq);
 create index audit_of_project on audit (project_id, seq);
+create index audit_of_study on audit (study_instance_uid, seq) where study_instance_uid <> '';
+create index audit_of_patient on audit (patient, seq) where patient <> '';
+create index audit_by_time on audit (at);
+create index audit_reasons on audit using gin (normalize(lower(reason), NFD) gin_trgm_ops) where reason <> '';
 create table audit_checkpoints (
   seq bigint primary key,
   at timestamptz not null default now(),
@@ -83,10 +89,78 @@ create function refuse_change() returns trigger language plpgsql as $$
 begin
   raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
 end $$;
-create trigger append_only before update or delete on audit for each row execute function refuse_change();
+-- The one way out of `audit`: a segment that is sealed, lies in a file, and was kept for its time. A row of it may be deleted
+-- once the segment says `dropped_at`; it may say so only after `keep_until`, which is never less than two years (PIPA).
+create table audit_segments (
+  number integer primary key,                  -- from 1, without gaps
+  month text not null,                         -- 2026-10 (UTC): the last month that it reaches into
+  first_seq bigint not null,
+  last_seq bigint not null,
+  records bigint not null,
+  first_at timestamptz not null,
+  last_at timestamptz not null,
+  previous_hash bytea not null,                -- of the record before the first
+  last_hash bytea not null,
+  content_sha256 bytea not null,               -- of the record lines in the file
+  keep_until timestamptz not null,
+  signature bytea not null,                    -- Ed25519 over all of the above
+  blob_address text not null,                  -- the file: gzip of JSON lines
+  blob_size bigint not null,
+  sealed_at timestamptz not null default now(),
+  dropped_at timestamptz,
+  check (first_seq <= last_seq and records = last_seq - first_seq + 1)
+);
+create function guard_audit_segment() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.dropped_at is null
+       and new.number = (select coalesce(max(number), 0) + 1 from audit_segments)
+       and new.first_seq = (select coalesce(max(last_seq), 0) + 1 from audit_segments)
+       and (select (count(*), max(at)) = (new.records, new.last_at) from audit where seq between new.first_seq and new.last_seq)
+       and new.keep_until >= new.last_at + interval '2 years' then
+      return new;
+    end if;
+  elsif tg_op = 'UPDATE' then
+    if old.dropped_at is null and new.dropped_at is not null and old.keep_until <= now()
+       and to_jsonb(new) - 'dropped_at' = to_jsonb(old) - 'dropped_at'
+       and not exists (select from audit_segments where number < old.number and dropped_at is null) then
+      return new;
+    end if;
+  end if;
+  raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger guarded before insert or update or delete on audit_segments for each row execute function guard_audit_segment();
+create trigger never_emptied before truncate on audit_segments for each statement execute function refuse_change();
+create function refuse_unless_dropped() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'DELETE' and old.seq <= (select max(last_seq) from audit_segments where dropped_at is not null) then
+    return old;
+  end if;
+  raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger append_only before update or delete on audit for each row execute function refuse_unless_dropped();
 create trigger never_emptied before truncate on audit for each statement execute function refuse_change();
 create trigger append_only before update or delete on audit_checkpoints for each row execute function refuse_change();
 create trigger never_emptied before truncate on audit_checkpoints for each statement execute function refuse_change();
+create table audit_reviews (                   -- what a person looks through and signs each month
+  month text primary key,                      -- 2026-10
+  made_at timestamptz not null default now(),
+  report text not null,                        -- canonical JSON, never changed
+  signed_by_id uuid,
+  signed_by text,
+  signed_at timestamptz,
+  note text not null default ''
+);
+create function refuse_review_change() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'UPDATE' and old.signed_at is null and new.signed_at is not null
+     and (new.month, new.made_at, new.report) = (old.month, old.made_at, old.report) then
+    return new;
+  end if;
+  raise exception 'a review is signed once and never changed' using errcode = 'insufficient_privilege';
+end $$;
+create trigger signed_once before update or delete on audit_reviews for each row execute function refuse_review_change();
+create trigger never_emptied before truncate on audit_reviews for each statement execute function refuse_review_change();
 
 -- http ---------------------------------------------------------------------------------------------------------------
 create table idempotency_keys (
@@ -352,9 +426,9 @@ create table studies (
   search_nfd text generated always as (normalize(lower(patient_name || ' ' || patient_id || ' ' || study_description || ' ' || accession_number), NFD)) stored,
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  updated_at timestamptz not null default now(),
+  unique (study_at, id)
 );
-create index studies_newest on studies (study_at desc, id desc);
 create index studies_patient on studies (patient_id);
 create index studies_name on studies (name_key);
 create index studies_accession on studies (accession_number);
@@ -406,15 +480,18 @@ create table instance_headers (
 create table project_items (                   -- what a project holds, and what each audience of a ruled project sees of it
   project_id uuid not null references projects on delete cascade,
   audience_id bigint not null default 0,       -- 0: assigned by somebody; else what was decided for that audience
-  study_id bigint not null references studies on delete cascade,
+  study_id bigint not null,
+  study_at timestamp not null,                 -- the study's, held in step by the foreign key: pages are cut without sorting
   series_id bigint references series on delete cascade,       -- null: the whole study
   instance_id bigint references instances on delete cascade,  -- null: the whole series
   added_by uuid,
-  added_at timestamptz not null default now()
+  added_at timestamptz not null default now(),
+  foreign key (study_id, study_at) references studies (id, study_at) on update cascade on delete cascade
 );
 create unique index project_items_one
   on project_items (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0));
-create index project_items_of_audience on project_items (project_id, audience_id, study_id);
+create index project_items_newest on project_items (project_id, audience_id, study_at desc, study_id desc);
+create index project_items_added on project_items (project_id, added_at desc, study_id desc) where audience_id = 0;
 create index project_items_of_series on project_items (series_id) where series_id is not null;
 create index project_items_of_instance on project_items (instance_id) where instance_id is not null;
 create view project_studies as                 -- the assignments alone; writable
@@ -550,6 +627,16 @@ begin
   perform set_config('app.actor', actor, true);
   return found_id;
 end $$;
+-- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip.
+create function patients_of(uids text[]) returns table (study_instance_uid text, patient_id text) language plpgsql as $$
+declare
+  actor text := current_setting('app.actor', true);
+begin
+  perform set_config('app.actor', '00000000-0000-0000-0000-000000000000', true);
+  return query select st.study_instance_uid, st.patient_id from studies st
+    where st.study_instance_uid = any (uids) and st.patient_id <> '';
+  perform set_config('app.actor', actor, true);
+end $$;
 create table annotation_settings (             -- of a project; no row: the defaults
   project_id uuid primary key references projects on delete cascade,
   review_own boolean not null default false,   -- may a reviewer approve what they drew themselves?
@@ -595,6 +682,7 @@ create table segmentations (
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
+  deleted_at timestamptz,                      -- the present version says that it is gone; any earlier one can be restored
   version integer not null default 1
 );
 create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
@@ -608,6 +696,7 @@ create table segmentation_versions (
   shape_kji integer[] not null,
   affine_lps double precision[] not null,      -- 16 numbers, row by row: voxel index (i, j, k, 1) to LPS mm
   sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive; null: none was written
+  deleted boolean not null default false,
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
@@ -667,6 +756,12 @@ create index predictions_of_series on predictions (series_instance_uid, project_
 create index predictions_of_project on predictions (project_id, id);
 
 -- dimse --------------------------------------------------------------------------------------------------------------
+create table recent_downloads (                -- of the last day: what makes a download a bulk download
+  user_id uuid not null references users on delete cascade,
+  study_instance_uid text collate "C" not null,
+  at timestamptz not null default now(),
+  primary key (user_id, study_instance_uid)
+);
 create table dimse_peers (
   id uuid primary key,
   ae_title text collate "C" not null unique,
@@ -676,6 +771,7 @@ create table dimse_peers (
   may_store boolean not null,
   may_query boolean not null,
   may_retrieve boolean not null,
+  purpose text not null default '',            -- why it retrieves: the reason of its bulk retrievals
   host text,                                   -- where it listens: C-MOVE destination, storage commitment results
   port integer check (port between 1 and 65535),
   created_at timestamptz not null default now(),
@@ -687,17 +783,19 @@ create table dimse_peers (
 -- One row is a study, a series or an instance that the actor sees, through one project. app.actor and app.project are set by
 -- each transaction. The nil UUID is the system itself (jobs and the store operation, which decided rights before).
 -- app.project narrows a credential that is bound to one project.
+-- `actor_audiences` are the projects that the actor reads, and as whom: lists walk the items of each, newest first.
 -- In a ruled project a member without an audience sees nothing, as does one whose audience has to be decided anew.
-create view visibility as
-  select pi.study_id, pi.series_id, pi.instance_id, pi.project_id
-  from project_items pi
-  join project_members m on m.project_id = pi.project_id and m.audience_id = pi.audience_id
+create view actor_audiences as
+  select m.project_id, m.audience_id from project_members m
   where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
     and m.reads and m.ruled = (m.audience_id <> 0)
     and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
     and (m.good_until is null or m.good_until > now())
     and ((select nullif(current_setting('app.project', true), '')) is null
-         or pi.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
+         or m.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
+create view visibility as
+  select pi.study_id, pi.series_id, pi.instance_id, pi.project_id
+  from project_items pi join actor_audiences a on a.project_id = pi.project_id and a.audience_id = pi.audience_id;
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
