@@ -176,7 +176,12 @@ def rules_page() -> str:
     from annotomy.projects.attributes import ATTRIBUTES
     from annotomy.projects.visibility import Effect, Level, Operator
 
-    lines = [NOTE, "# Rules", "", "Together they mean what [access](../explanation/access.md) says."]
+    lines = [
+        NOTE,
+        "# Rules",
+        "",
+        "Together they mean what [access](../explanation/access.md) says: also of values that cannot be read.",
+    ]
     for title, words, told in (
         ("effect", get_args(Effect), _EFFECTS),
         ("level", get_args(Level), _LEVELS),
