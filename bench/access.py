@@ -261,16 +261,22 @@ async def _writers(db: Database, folder: Path, seconds: int) -> dict[str, int]:
 
     async def nothing(number: int) -> None:
         async with db.write(SYSTEM) as tx:
-            await tx.execute("insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number))
+            await tx.execute(
+                "insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number)
+            )
 
     async def outbox(number: int) -> None:
         async with db.write(SYSTEM) as tx:
-            await tx.execute("insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number))
+            await tx.execute(
+                "insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number)
+            )
             await record(tx, entry)
 
     async def locked(number: int) -> None:
         async with db.write(SYSTEM) as tx:
-            await tx.execute("insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number))
+            await tx.execute(
+                "insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number)
+            )
             await tx.execute("select pg_advisory_xact_lock($1)", APPEND_LOCK + 1)
             await tx.fetchrow("select seq, hash from audit order by seq desc limit 1")
             await record(tx, entry)
