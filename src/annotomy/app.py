@@ -23,7 +23,7 @@ from annotomy.blobs.choose import blob_store
 from annotomy.collaboration.live import LiveUpdates, live_updates
 from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
-from annotomy.dicomweb import qido, stow, wado
+from annotomy.dicomweb import bulkdata, qido, rendered, stow, ups, ups_events, wado, wado_uri
 from annotomy.errors import Problem
 from annotomy.http.admission import Admission
 from annotomy.http.egress import Egress
@@ -33,6 +33,7 @@ from annotomy.http.peer import Peer, address_of, peer_of
 from annotomy.http.problems import (
     failure_response,
     http_exception_response,
+    out_of_range_response,
     problem_response,
     unreadable_text_response,
 )
@@ -65,6 +66,7 @@ from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
+from annotomy.uploads.quota_routes import router as quotas_router
 from annotomy.uploads.routes import router as uploads_router
 
 API_ROUTERS: list[Any] = [
@@ -77,6 +79,7 @@ API_ROUTERS: list[Any] = [
     global_roles_router,
     uploads_router,
     manifests_router,
+    quotas_router,
     annotations_router,
     list_routes.router,
     batch_routes.router,
@@ -92,7 +95,18 @@ API_ROUTERS: list[Any] = [
 ]
 """Everything under /api/v1, in the order of the features."""
 
-OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *health_handlers, *static_handlers]
+OTHER_HANDLERS: list[Any] = [
+    *stow.handlers,
+    *qido.handlers,
+    *wado.handlers,
+    *rendered.handlers,
+    *bulkdata.handlers,
+    *wado_uri.handlers,
+    *ups.handlers,
+    *ups_events.handlers,
+    *health_handlers,
+    *static_handlers,
+]
 """DICOMweb, probes and the web app, at the paths of their own."""
 
 
@@ -188,6 +202,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             HTTPException: http_exception_response,
             asyncpg.CharacterNotInRepertoireError: unreadable_text_response,
             asyncpg.UntranslatableCharacterError: unreadable_text_response,
+            asyncpg.DataError: out_of_range_response,
             Exception: failure_response,
         },
         middleware=[request_context, audit_requests],

@@ -111,6 +111,18 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_UPLOAD_LIMIT_BYTES: largest single upload (default 64 GiB); refused before its bytes are read."""
     instance_bytes: int
     """ANNOTOMY_INSTANCE_LIMIT_BYTES: largest single DICOM instance (default 4 GiB)."""
+    user_stored_bytes: int
+    """ANNOTOMY_USER_QUOTA_BYTES: what the uploads of one user may add to the archive (0: no limit); an administrator allows others."""
+    user_in_flight_bytes: int
+    """ANNOTOMY_USER_IN_FLIGHT_BYTES: what the open uploads of one user may hold together (0: no limit)."""
+    user_open_uploads: int
+    """ANNOTOMY_USER_OPEN_UPLOADS: open uploads of one user (10000); 0: no limit."""
+    project_stored_bytes: int
+    """ANNOTOMY_PROJECT_QUOTA_BYTES: what uploads into one project may add to the archive (0: no limit)."""
+    project_in_flight_bytes: int
+    """ANNOTOMY_PROJECT_IN_FLIGHT_BYTES: what the open uploads into one project may hold together (0: no limit)."""
+    project_open_uploads: int
+    """ANNOTOMY_PROJECT_OPEN_UPLOADS: open uploads into one project (0: no limit)."""
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +236,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             limits=LimitSettings(
                 upload_bytes=_whole(env, "ANNOTOMY_UPLOAD_LIMIT_BYTES", 64 << 30, low=1, high=1 << 60),
                 instance_bytes=_whole(env, "ANNOTOMY_INSTANCE_LIMIT_BYTES", 4 << 30, low=1, high=1 << 60),
+                user_stored_bytes=_whole(env, "ANNOTOMY_USER_QUOTA_BYTES", 0, low=0, high=1 << 60),
+                user_in_flight_bytes=_whole(env, "ANNOTOMY_USER_IN_FLIGHT_BYTES", 0, low=0, high=1 << 60),
+                user_open_uploads=_whole(env, "ANNOTOMY_USER_OPEN_UPLOADS", 10_000, low=0, high=1 << 30),
+                project_stored_bytes=_whole(env, "ANNOTOMY_PROJECT_QUOTA_BYTES", 0, low=0, high=1 << 60),
+                project_in_flight_bytes=_whole(env, "ANNOTOMY_PROJECT_IN_FLIGHT_BYTES", 0, low=0, high=1 << 60),
+                project_open_uploads=_whole(env, "ANNOTOMY_PROJECT_OPEN_UPLOADS", 0, low=0, high=1 << 30),
             ),
             models=ModelSettings(
                 threads=_whole(env, "ANNOTOMY_MODEL_THREADS", 1, low=1, high=256),

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
@@ -50,6 +50,19 @@ UNREADABLE: dict[str, dict[str, bytes]] = {
 }
 """Values that nobody can compare: a name for each, and its bytes in the file."""
 VALUES = STUDY_VALUES | SERIES_VALUES | INSTANCE_VALUES
+
+
+def picture(attributes: dict[str, str]) -> bytes:
+    """A DICOM file of four pixels."""
+    dataset = dcmread(io.BytesIO(headers_only(attributes)))
+    dataset.Rows = dataset.Columns = 2
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.add_new(0x7FE00010, "OB", bytes(4))
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def headers_only(attributes: dict[str, str]) -> bytes:

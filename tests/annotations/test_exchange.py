@@ -11,9 +11,11 @@ import highdicom as hd
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 from tests.annotations.conftest import ANNOTATIONS, Team
 from tests.support.shared_data import shared_data_folder
+from tests.uploads.test_uploads import upload
 
 SHAPES: dict[str, list[list[float]]] = {
     "point": [[10.5, 12.25]],
@@ -152,6 +154,40 @@ async def test_a_report_is_stored_in_the_archive_and_read_from_there(team: Team)
     assert answer["succeeded"] == 1
     denied = await team.client.post(f"{ANNOTATIONS}/export/sr", params=query, headers=team.people["viewer"])
     assert denied.status_code == 403
+
+
+async def test_a_report_in_an_upload_becomes_annotations_once_and_stays_stored_when_it_cannot(team: Team) -> None:
+    await team.create()
+    await team.create(geometry={"type": "probe", "space": "pixel", "points": [[3, 4]]})
+    sent = report(await export(team, "sr"))
+    sent.SOPInstanceUID = sent.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    sent.SeriesInstanceUID = generate_uid()
+    second = await other_project(team)
+    first = await upload(team.application, team.people["owner"], file_of(sent), project_id=second)
+    assert first["files"][0]["state"] == "stored"
+    assert first["files"][0]["made"] == {"created": 2, "known": 0, "refused": 0}
+    again = await upload(team.application, team.people["owner"], file_of(sent), project_id=second)
+    assert again["files"][0]["state"] == "already"
+    assert again["files"][0]["made"] == {"created": 0, "known": 2, "refused": 0}
+    listed = await team.get("", "owner", project_id=second, limit=100)
+    assert listed.json()["total"] == 2
+    del sent.ContentSequence
+    sent.SOPInstanceUID = sent.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    odd = await upload(team.application, team.people["owner"], file_of(sent), project_id=second)
+    assert (odd["state"], odd["files"][0]["state"], odd["files"][0]["made"]) == ("stored", "stored", None)
+    assert odd["files"][0]["problem"]["type"].startswith("urn:annotomy:problem:")
+    found = await team.client.get(
+        f"/dicom-web/studies/{team.study}/instances",
+        params={"SOPInstanceUID": str(sent.SOPInstanceUID)},
+        headers=team.people["owner"],
+    )
+    assert len(found.json()) == 1, "the object is kept whatever became of its import"
+
+
+def file_of(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 @pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dcmtk is not installed")

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("uploads",),
     ("annotations",),
     ("segmentations",),
+    ("workitems",),
     ("inference",),
     ("trials",),
     ("reports",),

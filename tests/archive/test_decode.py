@@ -25,6 +25,7 @@ from annotomy.archive.parse import parse_instance
 from annotomy.archive.retrieve import InstanceLocation
 from annotomy.blobs.filesystem import FilesystemBlobStore
 from annotomy.dicom.pixels import PixelError, modality_values
+from annotomy.dicom.rendering import Presentation
 from annotomy.errors import Unavailable
 from annotomy.services import Services
 from tests.support import codestreams
@@ -94,7 +95,7 @@ async def test_several_frames_come_as_one_array_and_a_picture_fits_its_side(shel
     found = await decode_frames(shelf.services, source, [1, 0])
     assert found.shape == (2, 16, 16)
     assert [int(frame[0, 0]) for frame in found] == [9, 7]
-    picture = await render(shelf.services, source, 1, "image/png", window=(5, 10), max_side=8)
+    picture = await render(shelf.services, source, 1, Presentation("image/png", window=(5, 10), max_side=8))
     assert Image.open(io.BytesIO(picture)).size == (8, 8)
 
 
@@ -121,10 +122,12 @@ async def test_a_codestream_that_lies_is_a_pixel_error_and_the_next_frame_is_dec
     shelf: Shelf, syntax: str, frame: bytes
 ) -> None:
     with pytest.raises(PixelError) as refused:
-        await render(shelf.services, await shelf.source(image(syntax=syntax, frames=[frame])), 0, "image/png")
+        await render(
+            shelf.services, await shelf.source(image(syntax=syntax, frames=[frame])), 0, Presentation("image/png")
+        )
     assert len(str(refused.value)) < 200
     [good] = ct_series(1)
-    assert await render(shelf.services, await shelf.source(good), 0, "image/png")
+    assert await render(shelf.services, await shelf.source(good), 0, Presentation("image/png"))
 
 
 async def test_a_frame_that_needs_more_memory_than_is_given_is_a_pixel_error(shelf: Shelf) -> None:
@@ -219,4 +222,4 @@ async def test_an_answer_that_is_no_answer_is_a_pixel_error(shelf: Shelf) -> Non
 async def test_more_frames_than_may_wait_are_refused(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_WAITING", 0)
     with pytest.raises(Unavailable):
-        await render(shelf.services, await shelf.source(ct_series(1)[0]), 0, "image/png")
+        await render(shelf.services, await shelf.source(ct_series(1)[0]), 0, Presentation("image/png"))

@@ -22,7 +22,8 @@ async def wrote(
     services: Services, actor: Actor, at: datetime, action: str, *, patient: str = "", **entry: Any
 ) -> None:
     """One sealed record of that time, in the outbox."""
-    made = Entry(action=action, **{"object_kind": "thing", "object_id": "1", **entry})
+    named: dict[str, Any] = {"object_kind": "thing", "object_id": "1", **entry}
+    made = Entry(action=action, **named)
     async with services.db.write(SYSTEM) as tx:
         await write_records(tx, [msgspec.structs.replace(record_of(actor, made, patient=patient), at=at)])
 

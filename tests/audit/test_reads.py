@@ -95,7 +95,7 @@ async def test_what_is_noted_survives_while_the_database_is_away(
     async with _connections_cut(application) as connection:
         await queue.note(SYSTEM, Entry(action="test.noted", object_kind="thing", object_id="1"))
         async with asyncio.timeout(30):
-            while await connection.fetchval("select last_value from cuts") < 3:
+            while not await connection.fetchval("select last_value >= 3 from cuts"):
                 await asyncio.sleep(0)
     await queue.drain()
     assert len(await _lines(application, action="test.noted")) == 1

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from annotomy.dicom.nifti import NiftiError, nifti_to_dicom
+from annotomy.dicom.nifti import nifti_to_dicom
+from annotomy.dicom.volume_series import VolumeError
 
 SHAPE = (3, 4, 2)
 USUAL = {
@@ -83,5 +84,5 @@ def test_the_name_of_the_file_stands_for_patient_and_series(tmp_path: Path) -> N
 def test_a_sheared_grid_is_refused(tmp_path: Path) -> None:
     affine = np.eye(4)
     affine[0, 1] = 0.2
-    with pytest.raises(NiftiError, match="sheared"):
+    with pytest.raises(VolumeError, match="sheared"):
         slices_of(tmp_path, np.zeros(SHAPE, np.int16), affine)

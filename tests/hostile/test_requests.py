@@ -152,3 +152,29 @@ async def test_a_body_of_json_over_the_limit_is_refused(application: Application
 async def test_text_that_no_database_holds_is_no_fault_of_the_server(application: Application, path: str) -> None:
     answer: Any = await application.client.get(path, headers=await application.headers("owner"))
     assert answer.status_code < 500, answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (f"/api/v1/events/log?after={1 << 70}", {}),
+        (f"/api/v1/annotations?frame_number={1 << 40}", {}),
+        (f"/api/v1/audit?after={1 << 70}", {}),
+        ("/api/v1/events", {"Last-Event-ID": "\u00b2"}),
+    ],
+)
+async def test_a_number_that_no_column_holds_is_a_bad_request(
+    application: Application, path: str, headers: dict[str, str]
+) -> None:
+    sent = [(name, value.encode("latin-1")) for name, value in (await application.headers("admin") | headers).items()]
+    answer = await application.client.get(path, headers=sent)  # pyright: ignore[reportArgumentType]
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["type"] == "urn:annotomy:problem:bad-request"
+
+
+async def test_an_entity_tag_of_digits_that_are_none_is_a_bad_request(application: Application) -> None:
+    headers = await application.headers("owner")
+    path = "/api/v1/segmentations/00000000-0000-4000-8000-000000000000"
+    sent = [*((n, v.encode()) for n, v in headers.items()), ("If-Match", "\u00b2".encode("latin-1"))]
+    answer = await application.client.patch(path, json={}, headers=sent)  # pyright: ignore[reportArgumentType]
+    assert answer.status_code == 400, answer.text

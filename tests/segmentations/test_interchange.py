@@ -30,6 +30,7 @@ from tests.segmentations.placed_series import (
 )
 from tests.segmentations.test_create import masks_by_highdicom
 from tests.support.application import Application
+from tests.uploads.test_uploads import upload
 
 
 class Client:
@@ -296,6 +297,42 @@ async def test_an_image_is_no_segmentation(application: Application) -> None:
     project, client = await started(application, placed)
     answer = await client.send(placed, project.id, file_bytes(placed.instances())[0])
     assert answer.status_code == 422 and "no DICOM segmentation" in answer.json()["detail"]
+
+
+async def test_a_seg_in_an_upload_becomes_a_segmentation_once_and_stays_stored_when_it_cannot(
+    application: Application,
+) -> None:
+    placed = Placed()
+    project, client = await started(application, placed)
+    masks = some_masks(placed.shape_kji)
+    own = (await client.get(f"/{await created(application, project, placed, masks)}/export")).content
+    foreign = dcmread(io.BytesIO(own))
+    foreign.SOPInstanceUID = foreign.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    foreign.SeriesInstanceUID = generate_uid()
+    elsewhere = dcmread(io.BytesIO(own))
+    elsewhere.SOPInstanceUID = elsewhere.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    elsewhere.SeriesInstanceUID = generate_uid()
+    elsewhere.ReferencedSeriesSequence[0].SeriesInstanceUID = generate_uid()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("1-own.dcm", own)
+        archive.writestr("2-foreign.dcm", file_bytes([foreign])[0])
+        archive.writestr("3-elsewhere.dcm", file_bytes([elsewhere])[0])
+
+    async def send() -> dict[str, Any]:
+        found = await upload(application, client.headers, packed.getvalue(), project_id=str(project.id))
+        assert found["state"] == "stored", found
+        return {file["path"]: file for file in found["files"]}
+
+    first, again = await send(), await send()
+    made = first["2-foreign.dcm"]["made"]["segmentation_id"]
+    found = await client.masks(made)
+    assert all(np.array_equal(found[number], masks[number]) for number in masks)
+    assert again["2-foreign.dcm"]["made"] == {"segmentation_id": made}
+    assert first["3-elsewhere.dcm"]["made"] is None and first["3-elsewhere.dcm"]["state"] == "stored"
+    assert first["3-elsewhere.dcm"]["problem"]["status"] == 404, "the images that it shows are not here"
+    async with application.services.db.read(project.admin) as tx:
+        assert await tx.fetchval("select count(*) from segmentations") == 2, "our own export is no new segmentation"
 
 
 async def test_a_seg_that_arrived_in_the_archive_becomes_a_segmentation_once(application: Application) -> None:

@@ -6,7 +6,7 @@ A tracking UID that the study has in this project already is left as it stands: 
 import asyncio
 import io
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 from pydicom import dcmread
@@ -24,6 +24,14 @@ from annotomy.errors import BadRequest, TooLarge
 from annotomy.services import Services
 
 MAX_REPORT_BYTES = 64 << 20
+REPORT_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR
+        "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
+        "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
+    }
+)
+"""Where measurement reports (TID 1500) are found."""
 
 
 async def import_json(services: Services, actor: Actor, project_id: UUID, body: dict[str, Any]) -> list[Result]:
@@ -57,6 +65,24 @@ async def import_stored_report(
     return await _import_report(services, actor, project_id, dataset)
 
 
+async def take_stored_report(
+    services: Services, actor: Actor, project_id: UUID, sop_instance_uid: str
+) -> dict[str, int]:
+    """A report that was just stored. Raises UnreadableReport for one that holds no measurements, and when all are refused."""
+    results = await import_stored_report(services, actor, project_id, sop_instance_uid)
+    counted = {
+        "created": sum(one.status == 201 for one in results),
+        "known": sum(one.status == 200 for one in results),
+        "refused": sum(one.problem is not None for one in results),
+    }
+    if counted["refused"] == len(results):
+        why = results[0].problem or {}
+        raise UnreadableReport(
+            str(why.get("detail") or why.get("title") or "No annotation of the report can be taken.")
+        )
+    return counted
+
+
 async def import_report(services: Services, actor: Actor, project_id: UUID, data: bytes) -> list[Result]:
     """A report as it was sent."""
     if len(data) > MAX_REPORT_BYTES:
@@ -77,13 +103,22 @@ async def _import_report(services: Services, actor: Actor, project_id: UUID, dat
     study = str(dataset.get("StudyInstanceUID", ""))
     series = _series_of_evidence(dataset)
     try:
-        news = [_new(project_id, study, series, from_group(group)) for group in groups]
+        news = [
+            _new(project_id, study, series, from_group(group), _own_tracking_uid(project_id, dataset, number))
+            for number, group in enumerate(groups)
+        ]
     except msgspec.ValidationError as error:
         raise UnreadableReport("The report holds values that no annotation can have.") from error
     return await take_in(services, actor, news)
 
 
-def _new(project_id: UUID, study: str, series: dict[str, str], found: Found) -> NewAnnotation:
+def _own_tracking_uid(project_id: UUID, report: Dataset, number: int) -> str | None:
+    """For a group without one: the same report twice makes nothing twice. A UUID-derived UID (PS3.5 B.2)."""
+    sop_instance_uid = str(report.get("SOPInstanceUID", ""))
+    return f"2.25.{uuid5(project_id, f'{sop_instance_uid} group {number}').int}" if sop_instance_uid else None
+
+
+def _new(project_id: UUID, study: str, series: dict[str, str], found: Found, own: str | None) -> NewAnnotation:
     image = found.image
     return msgspec.convert(
         {
@@ -97,7 +132,7 @@ def _new(project_id: UUID, study: str, series: dict[str, str], found: Found) -> 
             "label": msgspec.to_builtins(found.label),
             "measurements": msgspec.to_builtins(found.measurements),
             "description": found.description,
-            "tracking_uid": found.tracking_uid or None,
+            "tracking_uid": found.tracking_uid or own,
         },
         NewAnnotation,
     )

@@ -25,6 +25,7 @@ from annotomy.actor import Actor
 from annotomy.archive.retrieve import MAX_HEADER_BYTES, FrameSource, InstanceLocation, frame_tables, headers
 from annotomy.dicom.decoding import Piece, Ready, Reply, Task, receive, send
 from annotomy.dicom.pixels import PixelError
+from annotomy.dicom.rendering import Presentation
 from annotomy.errors import Unavailable
 from annotomy.services import Services
 
@@ -64,20 +65,23 @@ async def decode_frames(
     return result
 
 
-async def render(
-    services: Services,
-    source: FrameSource,
-    frame_index: int,
-    media_type: str,
-    *,
-    window: tuple[float, float] | None = None,
-    max_side: int | None = None,
-) -> bytes:
-    """A PNG or JPEG of one frame (from 0). Raises PixelError, and Unavailable under load."""
-    options: dict[str, Any] = {"media_type": media_type, "window": window, "max_side": max_side}
-    result = await _run(services, source, [frame_index], make="picture", **options)
+async def render(services: Services, source: FrameSource, frame_index: int, presentation: Presentation) -> bytes:
+    """A picture of one frame (from 0). Raises PixelError, and Unavailable under load."""
+    result = await _run(services, source, [frame_index], make="picture", presentation=presentation)
     assert isinstance(result, bytes)
     return result
+
+
+async def open_picture(data: bytes) -> NDArray[Any]:
+    """(pages, rows, columns) of a PNG, JPEG or TIFF file. Raises PixelError, and Unavailable under load."""
+    if len(data) > MAX_INPUT_BYTES:
+        raise PixelError("The picture is larger than is decoded at once.")
+    with _pool().place(), _anonymous_file() as given, _anonymous_file() as result:
+        await asyncio.to_thread(_write_all, given.fileno(), data)
+        task = Task(make="opened", header_bytes=len(data))
+        opened = await asyncio.wrap_future(_pool().submit(task, os.dup(given.fileno()), os.dup(result.fileno())))
+    assert not isinstance(opened, bytes)
+    return opened
 
 
 async def _run(

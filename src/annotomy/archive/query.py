@@ -43,6 +43,8 @@ class QueryResult:
     total: int | None = None
 
 
+FUZZY_NAME, DATE_AND_TIME = "fuzzy PatientName", "StudyDate and StudyTime"
+"""Keys that are none of the dictionary's: a name by its parts, and a range of days and times taken together."""
 _STUDY_COLUMNS = {
     "StudyInstanceUID": ("st.study_instance_uid", "uid"),
     "PatientID": ("st.patient_id", "text"),
@@ -54,6 +56,8 @@ _STUDY_COLUMNS = {
     "StudyDescription": ("st.study_description", "text"),
     "AccessionNumber": ("st.accession_number", "text"),
     "ModalitiesInStudy": ("st.modalities", "array"),
+    FUZZY_NAME: ("st.name_key", "fuzzy name"),
+    DATE_AND_TIME: ("st.study_at", "moment"),
 }
 _SERIES_COLUMNS = {
     "SeriesInstanceUID": ("se.series_instance_uid", "uid"),
@@ -183,6 +187,10 @@ def _condition(keyword: str, column: tuple[str, str], value: str, values: list[A
         return _date_range(keyword, name, value, values)
     if kind == "time":
         return _time_range(name, value, values)
+    if kind == "moment":
+        return _moment_range(name, value, values)
+    if kind == "fuzzy name":
+        return _fuzzy_name(name, value, values)
     return _name(name, value, values) if kind == "name" else _text(name, value, values)
 
 
@@ -195,6 +203,25 @@ def _name(name: str, value: str, values: list[Any]) -> str:
         if not key.isascii():  # the groups that follow are written in other letters
             alternatives += [_text(name, f"*={key}", values), _text(name, f"*={key}=*", values)]
     return f"({' or '.join(f'({one})' for one in alternatives)})"
+
+
+def _fuzzy_name(name: str, value: str, values: list[Any]) -> str:
+    """Each part begins a part of the name, in any order and any group; or, in scripts that are often written without
+    parts (홍길동, 山田太郎), the name without its separators holds what was asked for without them (PS3.18 8.3.4.2).
+    """
+    key = name_key(value).replace("*", "")
+    parts = [part for part in re.split(r"[\^= ,]+", key) if part]
+    if not parts:
+        return "true"
+    alternatives: list[str] = []
+    for part in parts:
+        values.append(r"(^|[\^= ])" + re.sub(r"([^\w])", r"\\\1", part))
+        alternatives.append(f"{name} ~ ${len(values)}")
+    joined = " and ".join(alternatives)
+    if key.isascii():
+        return f"({joined})"
+    values.append("".join(parts))
+    return f"(({joined}) or strpos(translate({name}, '^ ', ''), ${len(values)}) > 0)"
 
 
 def _text(name: str, value: str, values: list[Any]) -> str:
@@ -243,6 +270,22 @@ def _time_range(name: str, value: str, values: list[Any]) -> str:
         return f"{name} = ${len(values)}"
     values += [first, last or "99"]
     return f'{name} collate "C" >= ${len(values) - 1} and {name} collate "C" <= ${len(values)}'
+
+
+def _moment_range(name: str, value: str, values: list[Any]) -> str:
+    """`first-last` of days with times, each YYYYMMDD[HH[MM[SS]]] or empty: one span from the first moment to the last."""
+    first, _, last = value.partition("-")
+    parts = ["st.study_date is not null"]  # studies without a day stand at the beginning of time
+    for text, operator, filling in ((first, ">=", "000000"), (last, "<=", "235959")):
+        if text:
+            day, clock = text[:8], text[8:14]
+            try:
+                values.append(datetime.strptime(day + clock + filling[len(clock) :], "%Y%m%d%H%M%S"))
+            except ValueError:
+                raise BadRequest("StudyDate and StudyTime take a day YYYYMMDD and a time HHMMSS, or ranges.") from None
+            upper = " + interval '1 second'" if operator == "<=" else ""
+            parts.append(f"{name} {'<' if upper else operator} ${len(values)}{'::timestamp' if upper else ''}{upper}")
+    return " and ".join(parts)
 
 
 def _to_json(level: Level, row: Any) -> dict[str, Any]:

@@ -54,12 +54,15 @@ class Incoming:
 @dataclass(frozen=True, slots=True)
 class StoreOutcome:
     name: str
-    state: Literal["stored", "already", "refused"]
+    state: Literal["stored", "already", "used", "refused"]
+    """`used`, of uploads only: a file that others could not be read without (raw data, a media directory)."""
     study_instance_uid: str = ""
     series_instance_uid: str = ""
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
     problem: Problem | None = None
+    size: int = 0
+    """Bytes of the instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,14 @@ class Kept:
     def outcome(self, state: Literal["stored", "already", "refused"], problem: Problem | None = None) -> StoreOutcome:
         p = self.parsed
         return StoreOutcome(
-            self.name, state, p.study_instance_uid, p.series_instance_uid, p.sop_instance_uid, p.sop_class_uid, problem
+            self.name,
+            state,
+            p.study_instance_uid,
+            p.series_instance_uid,
+            p.sop_instance_uid,
+            p.sop_class_uid,
+            problem,
+            self.blob.size,
         )
 
 

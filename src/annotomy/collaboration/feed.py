@@ -1,6 +1,6 @@
 """The feed: what happened, in one order, as far as the asker may know of it.
 
-An event is its actor's own to see. Others see it through its project: what hangs on a study (or series) when they see that
+An event is its actor's own to see; one of an upload is its owner's and the administrators' alone. Others see it through its project: what hangs on a study (or series) when they see that
 through the same project, an annotation or segmentation when their role reads others' work, the rest as members.
 """
 
@@ -44,8 +44,12 @@ _IN_CREDENTIAL = (
     "((select nullif(current_setting('app.project', true), '')) is null"
     " or e.project_id = (select nullif(current_setting('app.project', true), '')::uuid))"
 )
+_UPLOAD = (
+    "e.object_kind = 'upload' and (exists (select from uploads u where u.id::text = e.object_id and u.owner_id = $1)"
+    " or exists (select from users a where a.id = $1 and a.is_admin))"
+)
 _VISIBLE = (
-    f"{_IN_CREDENTIAL} and (e.actor_id = $1 or {_MEMBER}"
+    f"{_IN_CREDENTIAL} and (e.actor_id = $1 or {_UPLOAD} or e.object_kind <> 'upload' and {_MEMBER}"
     f" and (e.study_instance_uid is null or {visible_target('e')})"
     f" and (e.object_kind <> 'annotation' or {visible_work('annotation', 'e.project_id', 'e.actor_id')})"
     f" and (e.object_kind <> 'segmentation' or {visible_work('segmentation', 'e.project_id', 'e.actor_id')}))"

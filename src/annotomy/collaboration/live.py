@@ -35,6 +35,10 @@ MAX_STREAMS_OF_USER = 20
 """Of one user in one process: tabs, not bots."""
 
 
+Shape = Callable[[FeedEvent], Awaitable[bytes | None]]
+"""What a stream says of an event, or that it leaves it out."""
+
+
 class LiveUpdates:
     """The streams of this process."""
 
@@ -91,13 +95,14 @@ class LiveUpdates:
         project_id: UUID | None,
         still_allowed: Callable[[], Awaitable[Actor]],
         draining: Callable[[], bool],
+        shape: Shape | None = None,
     ) -> AsyncIterator[bytes]:
         """Server-sent events (WHATWG HTML 9.2) after a position, or from now on without one."""
         if self._open[actor.user_id] >= MAX_STREAMS_OF_USER:
             raise TooManyStreams(f"One user may have {MAX_STREAMS_OF_USER} event streams open.")
         self._open[actor.user_id] += 1
         try:
-            async for piece in self._pieces(actor, after, project_id, still_allowed, draining):
+            async for piece in self._pieces(actor, after, project_id, still_allowed, draining, shape):
                 yield piece
         finally:
             self._open[actor.user_id] -= 1
@@ -109,6 +114,7 @@ class LiveUpdates:
         project_id: UUID | None,
         still_allowed: Callable[[], Awaitable[Actor]],
         draining: Callable[[], bool],
+        shape: Shape | None,
     ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         if after is None:
@@ -121,7 +127,9 @@ class LiveUpdates:
             turn = self._turns
             found = await self._read(actor, after, project_id)
             for event in found:
-                yield _message(event)
+                piece = _message(event) if shape is None else await shape(event)
+                if piece is not None:
+                    yield piece
                 after = event.seq
             now = loop.time()
             if found:

@@ -39,7 +39,7 @@ async def stream_events(
 ) -> Stream:
     """What happens from now on, or after `Last-Event-ID`, as server-sent events."""
     told = request.headers.get("last-event-id")
-    if told is not None and not told.isdigit():
+    if told is not None and not (told.isascii() and told.isdigit()):
         raise BadRequest("Last-Event-ID is a position that this server gave.")
     authenticator = request.app.state.authenticator
     header = request.headers.get("authorization")

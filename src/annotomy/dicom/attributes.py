@@ -97,6 +97,14 @@ def whole_json_of(dataset: Dataset, threshold_bytes: int, bulk_handler: Callable
     return found
 
 
+def plain_json(value: Any) -> Any:
+    """pydicom's values are subclasses of the plain types, which the encoder wants."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"no JSON form of {type(value).__name__}")
+
+
 class Attributes:
     """The wanted attributes of one scan."""
 

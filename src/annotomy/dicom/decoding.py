@@ -29,7 +29,9 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from annotomy.dicom.pixels import PixelError, decode_frame, modality_values, render_values, to_picture
+from annotomy.dicom.opened_picture import open_picture
+from annotomy.dicom.pixels import PixelError, decode_frame, modality_values
+from annotomy.dicom.rendering import Presentation, picture_of
 
 MEMORY_BYTES: Final = 1 << 30
 """Address space above what the idle process has: a frame of 8192 x 8192 in float32 and what its codec needs."""
@@ -52,15 +54,15 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to make of the input. A whole file has no pieces; its frames are named by `indices`."""
+    """What to make of the input. A whole file has no pieces; its frames are named by `indices`.
 
-    make: Literal["values", "units", "picture"]
+    `opened`: the input is no DICOM but a picture (PNG, JPEG, TIFF) of `header_bytes`."""
+
+    make: Literal["values", "units", "picture", "opened"]
     header_bytes: int
     pieces: list[Piece] = []
     indices: list[int] = []
-    media_type: str = "image/png"
-    window: tuple[float, float] | None = None
-    max_side: int | None = None
+    presentation: Presentation = Presentation()
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -169,10 +171,12 @@ def _answer(task: Task, source: int, result: int) -> Reply:
 
 
 def _make(task: Task, source: int) -> bytes | NDArray[Any]:
+    if task.make == "opened":
+        return open_picture(_read(source, 0, task.header_bytes))
     if task.make == "picture":
         dataset, index = next(_frames(task, source))
         values = decode_frame(dataset, index)
-        return to_picture(render_values(dataset, values, task.window), task.media_type, max_side=task.max_side)
+        return picture_of(dataset, values, task.presentation)
     decoded: list[NDArray[Any]] = []
     for dataset, index in _frames(task, source):
         values = decode_frame(dataset, index)

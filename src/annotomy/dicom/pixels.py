@@ -4,13 +4,11 @@ Decoding takes untrusted bytes: sizes are checked before anything is allocated, 
 runs in the child process of `decoding.py`. No GPL codec is used.
 """
 
-import io
-from typing import Any
+from typing import Any, Literal
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
@@ -99,9 +97,12 @@ def default_window(dataset: Dataset, values: NDArray[np.float32]) -> tuple[float
 
 
 def render_values(
-    dataset: Dataset, values: NDArray[Any], window: tuple[float, float] | None = None
+    dataset: Dataset,
+    values: NDArray[Any],
+    window: tuple[float, float] | None = None,
+    function: Literal["linear", "linear-exact", "sigmoid"] = "linear",
 ) -> NDArray[np.uint8]:
-    """8-bit grey (rows, columns) or RGB (rows, columns, 3), windowed linearly (PS3.3 C.11.2.1.2). Raises PixelError."""
+    """8-bit grey (rows, columns) or RGB (rows, columns, 3), grey windowed by PS3.3 C.11.2.1. Raises PixelError."""
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if photometric == "PALETTE COLOR":
         try:
@@ -115,21 +116,22 @@ def render_values(
         return values
     units = modality_values(dataset, values)
     centre, width = window or default_window(dataset, units)
-    grey = apply_window(units, centre, width)
+    grey = apply_window(units, centre, width, function)
     return np.asarray(255 - grey, np.uint8) if photometric == "MONOCHROME1" else grey
 
 
-def apply_window(values: NDArray[np.float32], centre: float, width: float) -> NDArray[np.uint8]:
-    low = centre - 0.5 - (width - 1) / 2
-    scaled = (values - low) / max(width - 1, 1e-6) * 255
+def apply_window(
+    values: NDArray[np.float32],
+    centre: float,
+    width: float,
+    function: Literal["linear", "linear-exact", "sigmoid"] = "linear",
+) -> NDArray[np.uint8]:
+    """PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    if function == "sigmoid":
+        scaled = 255 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -80, 80)))
+    elif function == "linear-exact":
+        scaled = ((values - centre) / width + 0.5) * 255
+    else:
+        low = centre - 0.5 - (width - 1) / 2
+        scaled = (values - low) / max(width - 1, 1e-6) * 255
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-
-
-def to_picture(pixels: NDArray[np.uint8], media_type: str, *, max_side: int | None = None) -> bytes:
-    """PNG or JPEG bytes, made smaller to fit `max_side` when given."""
-    picture = Image.fromarray(pixels)
-    if max_side is not None:
-        picture.thumbnail((max_side, max_side))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG" if media_type == "image/png" else "JPEG", quality=90)
-    return buffer.getvalue()

@@ -1,14 +1,17 @@
 """QIDO-RS (PS3.18 10.6): studies, series, instances."""
 
+import re
 from typing import Any
 
 import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from pydicom.datadict import keyword_for_tag
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from annotomy.actor import Actor
-from annotomy.archive.query import Level, Query, query
+from annotomy.archive.included import INDEXED, MAX_ROWS, headers_of_rows, include
+from annotomy.archive.query import DATE_AND_TIME, FUZZY_NAME, Level, Query, query
+from annotomy.dicom.attributes import plain_json
 from annotomy.errors import BadRequest
 from annotomy.http.openapi import per_level
 from annotomy.services import Services
@@ -64,24 +67,62 @@ async def instances(
 async def _query(
     request: Request[Any, Any, Any], actor: Actor, services: Services, level: Level, path: dict[str, Any]
 ) -> Response[bytes]:
-    match, warnings = dict[str, str](), list[str]()
+    match, fields, warnings = dict[str, str](), list[int](), list[str]()
     for name, value in request.query_params.multi_items():
+        if name == "includefield":
+            fields += [tag for one in value.split(",") if (tag := _field(one)) is not None]
         if name in _CONTROLS:
             continue
         keyword = _keyword(name)
-        match[keyword] = value
+        lists = keyword in match and keyword.endswith("UID")
+        match[keyword] = f"{match[keyword]},{value}" if lists else value  # a list may be written as a key said again
     for name, keyword in (("study_instance_uid", "StudyInstanceUID"), ("series_instance_uid", "SeriesInstanceUID")):
         if name in path:
             match[keyword] = path[name]
-    if request.query_params.get("fuzzymatching", "").lower() == "true":
-        warnings.append(
-            '299 annotomy "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
-        )
-    asked = Query(level, match, limit=_whole(request, "limit", DEFAULT_LIMIT), offset=_whole(request, "offset", 0))
+    if "orderby" in request.query_params:
+        warnings.append("The orderby parameter is not supported: the newest study comes first.")
+    if request.query_params.get("fuzzymatching", "").lower() == "true" and "PatientName" in match:
+        match[FUZZY_NAME] = match.pop("PatientName")
+    _take_together(match)
+    limit = _whole(request, "limit", DEFAULT_LIMIT)
+    fields = [tag for tag in fields if tag not in INDEXED[level]]
+    if fields and limit > MAX_ROWS:
+        limit = MAX_ROWS
+        warnings.append(f"Attributes outside of the index are included for {MAX_ROWS} results at a time.")
+    asked = Query(level, match, limit=limit, offset=_whole(request, "offset", 0))
     async with services.db.read(actor) as tx:
         found = await query(tx, asked)
-    headers = {"Cache-Control": "no-store"} | ({"Warning": warnings[0]} if warnings else {})
-    return Response(msgspec.json.encode(found.rows), media_type=DICOM_JSON, headers=headers)
+        kept = await headers_of_rows(tx, level, found.rows) if fields and found.rows else {}
+    if kept:
+        await include(level, found.rows, kept, fields)
+    headers = {"Cache-Control": "no-store"}
+    if warnings:
+        headers["Warning"] = ", ".join(f'299 annotomy "{one}"' for one in warnings)
+    return Response(msgspec.json.encode(found.rows, enc_hook=plain_json), media_type=DICOM_JSON, headers=headers)
+
+
+def _take_together(match: dict[str, str]) -> None:
+    """Ranges of StudyDate and StudyTime, both given, are one span (PS3.18 8.3.4.1, PS3.4 C.2.2.2.5)."""
+    days, times = match.get("StudyDate", ""), match.get("StudyTime", "")
+    if "-" not in days or "-" not in times:
+        return
+    (first_day, _, last_day), (first, _, last) = days.partition("-"), times.partition("-")
+    if (first and not first_day) or (last and not last_day):
+        raise BadRequest("A time at an end of the range has a day at that end.")
+    del match["StudyDate"], match["StudyTime"]
+    match[DATE_AND_TIME] = f"{first_day}{first.partition('.')[0]}-{last_day}{last.partition('.')[0]}"
+
+
+def _field(name: str) -> int | None:
+    """The tag of an includefield; None for `all`, which is what is in the index. Raises BadRequest."""
+    if name.lower() == "all":
+        return None
+    if re.fullmatch(r"[0-9A-Fa-f]{8}", name):
+        return int(name, 16)
+    tag = tag_for_keyword(name)
+    if tag is None:
+        raise BadRequest("includefield takes keywords of the data dictionary, eight hexadecimal digits, or all.")
+    return tag
 
 
 def _keyword(name: str) -> str:

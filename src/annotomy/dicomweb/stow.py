@@ -16,6 +16,7 @@ from annotomy.actor import Actor
 from annotomy.archive.errors import StoreRefused
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.dicom.multipart import MultipartError, boundary_of, read_parts
+from annotomy.dicomweb.stow_metadata import METADATA_TYPES, asked_type, files_of
 from annotomy.errors import BadRequest, NotFound, TooLarge, Unsupported
 from annotomy.services import Services
 
@@ -26,7 +27,7 @@ MAX_PARTS = 100_000
 DICOM_JSON = "application/dicom+json"
 _STORES = {
     "permission": "study.store",
-    "takes": ['multipart/related; type="application/dicom"'],
+    "takes": ['multipart/related; type="application/dicom"', 'multipart/related; type="application/dicom+json"'],
     "gives": {200: [DICOM_JSON], 202: [DICOM_JSON], 409: [DICOM_JSON]},  # all stored, some refused, all refused
     "problems": [Unsupported, NotFound],
 }
@@ -83,9 +84,15 @@ async def _store(
     announced = request.headers.get("content-length", "0")
     if not (announced.isascii() and announced.isdigit() and len(announced) <= 18 and int(announced) <= limit):
         raise TooLarge("The request is over the limit.", limit_bytes=limit)
+    apart: list[StoreOutcome] = []
     try:
         incoming = _incoming(request, services, boundary_of(content_type))
-        outcomes = await store_instances(services, actor, project_id, incoming)
+        if (kind := asked_type(content_type)) in METADATA_TYPES:
+            parts = read_parts(_bounded(request, limit), boundary_of(content_type))
+            incoming = files_of(parts, apart)
+        elif kind != "application/dicom":
+            raise Unsupported("STOW-RS takes application/dicom, application/dicom+json and application/dicom+xml.")
+        outcomes = await store_instances(services, actor, project_id, incoming) + apart
     except MultipartError as error:
         raise BadRequest(str(error)) from error
     refused = [outcome for outcome in outcomes if outcome.state == "refused"]

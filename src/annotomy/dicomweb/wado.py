@@ -1,20 +1,20 @@
-"""WADO-RS (PS3.18 10.4): metadata, instances, frames, rendered pictures."""
+"""WADO-RS (PS3.18 10.4): metadata, instances, frames. Pictures: `rendered.py`."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 from litestar.response import Stream
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.decode import decode_frames, frame_sources, render
+from annotomy.archive.decode import decode_frames
 from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import (
     FrameSource,
@@ -22,31 +22,22 @@ from annotomy.archive.retrieve import (
     headers,
     locate,
     locate_frames,
-    locate_source,
     read_header,
 )
-from annotomy.dicom.attributes import whole_json_of
+from annotomy.dicom.attributes import plain_json, whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
-from annotomy.errors import BadRequest, NotFound, Problem, Unavailable
+from annotomy.dicomweb.bulkdata import bulk_path
+from annotomy.dicomweb.frame_list import frame_numbers
+from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
+from annotomy.errors import Unavailable
 from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
 MULTIPART = "multipart/related"
-PRIVATE_DAY = {"Cache-Control": "private, max-age=86400"}
-"""Instances never change; they are private to who may see them."""
-THUMBNAIL_SIDE = 160
 BULK_THRESHOLD_BYTES = 1024
 """Larger binary values are told by BulkDataURI; lookup tables stay inline, since viewers need them (PS3.18 F.2.7)."""
-
-
-class NotRendered(Problem):
-    """The pixels could not be decoded: damaged, too large, or of a transfer syntax without a codec here."""
-
-    slug = "not-rendered"
-    title = "The frame cannot be decoded"
-    status = 406
 
 
 _VIEWS = {"permission": "study.read", "audit": "study.viewed", "problems": [NotRendered, Unavailable]}
@@ -124,7 +115,7 @@ async def frames(
     """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream."""
     async with services.db.read(actor) as tx:
         located, ranges = await locate_frames(tx, **_instance(request))
-    numbers = _frame_numbers(frame_list, located.number_of_frames)
+    numbers = frame_numbers(frame_list, located.number_of_frames)
     bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
     kind = _frame_media_type(syntax)
     accept = request.headers.get("accept", "")
@@ -138,53 +129,6 @@ async def frames(
     body = b"".join([*pieces, message_end(boundary)])
     media_type = f'multipart/related; type="{kind}"; transfer-syntax={syntax}; boundary={boundary}'
     return Response(body, media_type=media_type, headers=PRIVATE_DAY)
-
-
-@get(
-    [
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/rendered",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
-        "/frames/{frame_list:str}/rendered",
-    ],
-    operation_id=per_level("RetrieveRendered"),
-    opt=_VIEWS | {"gives": ["image/jpeg", "image/png"]},
-    tags=["dicomweb"],
-)
-async def rendered(
-    request: Request[Any, Any, Any],
-    actor: NamedDependency[Actor],
-    services: NamedDependency[Services],
-    window: Annotated[str | None, QueryParameter(description="centre,width[,function] in modality units")] = None,
-) -> Response[bytes]:
-    """One frame as a PNG or JPEG picture."""
-    async with services.db.read(actor) as tx:
-        source = await locate_source(tx, **_instance(request))
-    numbers = _frame_numbers(str(request.path_params.get("frame_list", "1")), source.at.number_of_frames)
-    media_type = "image/png" if "image/png" in request.headers.get("accept", "") else "image/jpeg"
-    return await _picture(services, source, numbers[0], media_type, window=_window(window))
-
-
-@get(
-    [
-        "/dicom-web/studies/{study_instance_uid:str}/thumbnail",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/thumbnail",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
-    ],
-    operation_id=per_level("RetrieveThumbnail"),
-    opt=_VIEWS | {"gives": ["image/jpeg"]},
-    tags=["dicomweb"],
-)
-async def thumbnail(
-    request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
-) -> Response[bytes]:
-    """A small picture of the middle."""
-    async with services.db.read(actor) as tx:
-        located = [at for at in await locate(tx, **request.path_params) if at.number_of_frames]
-    if not located:
-        raise NotFound("There is no picture in it.")
-    middle = located[len(located) // 2]
-    [source] = await frame_sources(services, actor, [middle])
-    return await _picture(services, source, (middle.number_of_frames + 1) // 2, "image/jpeg", max_side=THUMBNAIL_SIDE)
 
 
 def _instance(request: Request[Any, Any, Any]) -> dict[str, str]:
@@ -244,42 +188,16 @@ def _without_item_headers(frame: bytes) -> bytes:
     return b"".join(pieces)
 
 
-async def _picture(
-    services: Services,
-    source: FrameSource,
-    frame_number: int,
-    media_type: str,
-    *,
-    window: tuple[float, float] | None = None,
-    max_side: int | None = None,
-) -> Response[bytes]:
-    if source.at.number_of_frames == 0:
-        raise NotFound("The instance has no picture.")
-    try:
-        body = await render(services, source, frame_number - 1, media_type, window=window, max_side=max_side)
-    except PixelError as error:
-        raise NotRendered(str(error)) from error
-    return Response(body, media_type=media_type, headers=PRIVATE_DAY)
-
-
 def _metadata_json(located: list[InstanceLocation], kept: list[bytes]) -> bytes:
     items = [_attributes(at, read_header(header)) for at, header in zip(located, kept, strict=True)]
-    return msgspec.json.encode(items, enc_hook=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """pydicom's values are subclasses of the plain types, which the encoder wants."""
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    raise TypeError(f"no JSON form of {type(value).__name__}")
+    return msgspec.json.encode(items, enc_hook=plain_json)
 
 
 def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
     base = f"/dicom-web/studies/{at.study_instance_uid}/series/{at.series_instance_uid}/instances/{at.sop_instance_uid}"
 
     def told_by_uri(element: Any) -> str:
-        return f"{base}/bulkdata/{int(element.tag):08X}"
+        return f"{base}/bulkdata/{bulk_path(header, element)}"
 
     json = whole_json_of(header, BULK_THRESHOLD_BYTES, told_by_uri)
     for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
@@ -298,30 +216,6 @@ def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
     return json
 
 
-def _frame_numbers(text: str, number_of_frames: int) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise BadRequest("Frames are named by whole numbers from 1, separated by commas.")
-    numbers = [int(part) for part in parts]
-    if len(set(numbers)) != len(numbers):
-        raise BadRequest("Each frame is named once.")  # a short address must not ask for a frame a thousand times
-    if any(not 1 <= number <= number_of_frames for number in numbers):
-        raise NotFound(f"The instance has the frames 1 to {number_of_frames}.")
-    return numbers
-
-
-def _window(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        centre, width = (float(part) for part in text.split(",")[:2])
-    except ValueError:
-        raise BadRequest("window takes centre,width in modality units.") from None
-    if width <= 0:
-        raise BadRequest("The window's width is above 0.")
-    return centre, width
-
-
 def _frame_media_type(syntax: str) -> str:
     """PS3.18 Table 8.7.3-5."""
     if not UID(syntax).is_compressed:
@@ -337,4 +231,4 @@ def _frame_media_type(syntax: str) -> str:
     }.get(syntax, "image/jpeg")
 
 
-handlers = [metadata, instances, frames, rendered, thumbnail]
+handlers = [metadata, instances, frames]

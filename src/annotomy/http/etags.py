@@ -12,6 +12,6 @@ def expected_version(if_match: str | None) -> int:
     if if_match is None:
         raise PreconditionRequired("Send If-Match with the ETag of the version that was read.")
     text = if_match.strip().removeprefix("W/").strip('"')
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise BadRequest('If-Match takes one ETag of this resource, as "3".')
     return int(text)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import asyncpg
 import msgspec
 import structlog
 from litestar import MediaType, Request, Response
@@ -34,6 +35,13 @@ def http_exception_response(request: Request[Any, Any, Any], error: HTTPExceptio
 def unreadable_text_response(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:
     """PostgreSQL keeps no NUL and no broken UTF-8; text with either came from the asker, in whatever part of the request."""
     return problem_response(request, BadRequest("The request holds a NUL character or text that is not UTF-8."))
+
+
+def out_of_range_response(request: Request[Any, Any, Any], error: asyncpg.DataError) -> Response[bytes]:
+    """A number beyond what a column holds came from the asker, too: our own versions and places never grow that far."""
+    if "value out of int" in str(error):
+        return problem_response(request, BadRequest("A number of the request is out of range."))
+    return failure_response(request, error)
 
 
 def failure_response(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

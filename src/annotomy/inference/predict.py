@@ -17,6 +17,7 @@ from annotomy.inference.schemas import MAX_BATCH, BatchItem, NewBatch, NewPredic
 from annotomy.jobs.queue import Job, cancel_job, enqueue
 from annotomy.ports import ModelCard, ModelRunner
 from annotomy.projects.access import Permission, require, visible_series, visible_work
+from annotomy.workitems.service import create_of_prediction
 
 
 class RunPrediction(Job, frozen=True):
@@ -137,6 +138,14 @@ async def _enqueue(tx: WriteTx, card: ModelCard, project_id: UUID, series_instan
         " values ($1, $2, $3, $4, $5, $6, $7)",
         prediction_id, card.name, card.version, project_id, series_instance_uid, job_id, tx.actor.user_id,
     )  # fmt: skip
+    await create_of_prediction(
+        tx,
+        prediction_id=prediction_id,
+        project_id=project_id,
+        series_instance_uid=series_instance_uid,
+        model=card.name,
+        version=card.version,
+    )
     await emit(tx, prediction_event("prediction.queued", prediction_id, project_id, model=card.name))
     return prediction_id
 

@@ -120,7 +120,10 @@ class AuditChain:
                 await connection.execute("select pg_advisory_unlock($1)", APPEND_LOCK)
 
     async def _append_batch(self, connection: Any) -> tuple[int, Head | None]:
-        last = await connection.fetchrow("select seq, hash from audit order by seq desc limit 1")
+        last = await connection.fetchrow(
+            "(select seq, hash from audit order by seq desc limit 1) union all (select last_seq, last_hash from audit_segments"
+            " where dropped_at is not null order by number desc limit 1) order by seq desc limit 1"
+        )
         start, previous = (last["seq"], last["hash"]) if last else (0, GENESIS)
         waiting = await connection.fetch(
             "delete from audit_outbox where id in (select id from audit_outbox order by id limit $1)"
@@ -174,7 +177,11 @@ class AuditChain:
     async def _keep_contradicted_head(self, connection: Any) -> None:
         """`head` is the newest head. One that the database does not know any more is evidence: it moves to `heads`."""
         for known in await asyncio.to_thread(self._read_heads, "head"):
-            stored = await connection.fetchval("select hash from audit where seq = $1", known.seq)
+            stored = await connection.fetchval(
+                "select hash from audit where seq = $1 union all"
+                " select last_hash from audit_segments where last_seq = $1 and dropped_at is not null limit 1",
+                known.seq,
+            )
             if stored != known.hash:
                 log.error("audit.chain_contradicts_head", seq=known.seq)
                 kept = await asyncio.to_thread(self._read_heads, "heads")

@@ -88,6 +88,8 @@ _GROUPS: dict[str, tuple[Code, Code | None]] = {
     "group": (SECURITY_ALERT, ROLES_CHANGED),
     "project_group": (SECURITY_ALERT, ROLES_CHANGED),
     "access_request": (SECURITY_ALERT, ROLES_CHANGED),
+    "global_role": (SECURITY_ALERT, ROLES_CHANGED),
+    "access": (SECURITY_ALERT, OBJECT_SECURITY_CHANGED),
     "rule": (SECURITY_ALERT, OBJECT_SECURITY_CHANGED),
     "share_link": (SECURITY_ALERT, OBJECT_SECURITY_CHANGED),
     "signing_key": (SECURITY_ALERT, SECURITY_CONFIGURATION),
@@ -96,7 +98,7 @@ _GROUPS: dict[str, tuple[Code, Code | None]] = {
 """By what stands before the dot of an action."""
 _VERBS = {
     **dict.fromkeys(("created", "added", "issued", "made", "joined", "signed_up", "assigned", "imported"), "C"),
-    **dict.fromkeys(("deleted", "removed", "revoked", "left", "unassigned", "dropped", "expired"), "D"),
+    **dict.fromkeys(("deleted", "removed", "revoked", "withdrawn", "left", "unassigned", "dropped", "expired"), "D"),
     **dict.fromkeys(("read", "viewed", "exported"), "R"),
     **dict.fromkeys(("changed", "set", "edited", "updated", "restored", "linked", "signed", "approved"), "U"),
 }

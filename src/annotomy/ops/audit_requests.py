@@ -58,7 +58,8 @@ async def _note(scope: Any, status: int) -> None:
     if not (status in _DENIED or (action is not None and status < 400)):
         return
     queue: AuditQueue = scope["litestar_app"].state.audit_queue
-    kind, object_id, study = _object(scope.get("path_params", {}))
+    # WADO-URI names in its query what other routes name in their path, and says so in the request's state.
+    kind, object_id, study = _object({**scope.get("path_params", {}), **scope["state"].get("audited", {})})
     entry = Entry(
         action=action or str(handler.opt.get("permission", "request")),
         object_kind=kind,
@@ -80,6 +81,8 @@ def _object(path: dict[str, Any]) -> tuple[str, str, str | None]:
     for name in ("series_instance_uid", "study_instance_uid"):
         if name in path:
             return name.removesuffix("_instance_uid"), str(path[name]), study
+    if "workitem_uid" in path:
+        return "workitem", str(path["workitem_uid"]), None
     if "month" in path:
         return "audit_review", str(path["month"]), None
     if "number" in path:

@@ -22,7 +22,7 @@ DOWNLOADS = ("study.retrieved",)
 """Whole files: over HTTP, and to another DICOM system."""
 RIGHTS = (
     "access_request", "api_key", "dimse_peer", "group", "member", "project_group", "role", "rule", "second_factor",
-    "share_link", "user", "password", "signing_key", "audience",
+    "share_link", "user", "password", "signing_key", "global_role", "access",
 )  # fmt: skip
 """Events about accounts, keys, rules and roles; by what stands before the dot."""
 REFUSED_SIGN_INS = ("security.sign_in_refused", "security.second_factor_refused")

@@ -181,6 +181,8 @@ async def drop_due(services: Services, *, reason: str) -> list[Segment]:
     dropped: list[Segment] = []
     while (segment := await _drop_next(services, reason)) is not None:
         dropped.append(segment)
+    # The drop stands in the chain before its records leave it.
+    await AuditChain(services.db, services.settings.data_dir).append_all()
     async with services.db.read(SYSTEM) as tx:
         upto = await tx.fetchval("select max(last_seq) from audit_segments where dropped_at is not null")
     while upto is not None:

@@ -24,6 +24,8 @@ class Permission(StrEnum):
     REVIEW = "review"
     ADJUDICATE = "adjudicate"
     MODEL_RUN = "model.run"
+    WORKITEM_SCHEDULE = "workitem.schedule"
+    WORKITEM_PERFORM = "workitem.perform"
     PROJECT_MANAGE = "project.manage"
     AUDIT_READ = "audit.read"
     USER_MANAGE = "user.manage"

@@ -109,6 +109,18 @@ async def import_from_archive(
     return await create_segmentation(services, actor, new)
 
 
+async def take_stored_seg(services: Services, actor: Actor, project_id: UUID, sop_instance_uid: str) -> dict[str, str]:
+    """A SEG that was just stored, unless it is the record of a segmentation of this project already."""
+    async with services.db.read(actor) as tx:
+        known = await tx.fetchval(
+            "select s.id from segmentation_versions v join segmentations s on s.id = v.segmentation_id"
+            " where v.sop_instance_uid = $1 and s.project_id = $2 limit 1",
+            sop_instance_uid, project_id,
+        )  # fmt: skip
+    made = known or await import_from_archive(services, actor, project_id, sop_instance_uid)
+    return {"segmentation_id": str(made)}
+
+
 def _read(
     data: bytes, source: VolumeSource, described: Sequence[DescribedSegment]
 ) -> tuple[MaskSet, list[NewSegment], str]:

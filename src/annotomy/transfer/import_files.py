@@ -138,8 +138,10 @@ def _parcels(paths: list[Path], note: Callable[[FileResult], None]) -> Iterator[
         except OSError as error:
             note(FileResult(str(path), "refused", f"cannot be read: {error.strerror}"))
             continue
-        if kind is None:
-            why = "neither DICOM, nor ZIP or tar, nor NIfTI"
+        if kind is None or kind == "picture":
+            why = "neither DICOM, nor ZIP or tar, nor NIfTI, NRRD or MetaImage"
+            if kind == "picture":
+                why = "a picture has no place of its own: pack the stack with a geometry.json into a ZIP"
             note(FileResult(str(path), "refused" if was_named else "skipped", why))
         elif kind != "dicom" or size > PACK_BYTES:
             yield _Parcel([str(path)], [path], is_pack=False)

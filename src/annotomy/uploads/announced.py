@@ -4,6 +4,7 @@ An upload brings one file of the manifest (its relative path names it), or it is
 of many files, whose members are named by their paths.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -13,7 +14,8 @@ from blake3 import blake3
 from annotomy.archive.store import Incoming, StoreOutcome
 from annotomy.errors import Problem
 from annotomy.uploads.errors import ContentMismatch, NotInManifest
-from annotomy.uploads.manifests import Announced, Ended
+from annotomy.uploads.manifests import Announced, Ended, EndState
+from annotomy.uploads.unfold import source_of
 
 
 class Announcement:
@@ -35,7 +37,7 @@ class Announcement:
         async for member in incoming:
             if self._own is None:
                 try:
-                    self._verify_member(member)
+                    await asyncio.to_thread(self._verify_member, member)
                 except (ContentMismatch, NotInManifest) as problem:
                     self.refused.append(StoreOutcome(member.name, "refused", problem=problem))
                     continue
@@ -45,7 +47,8 @@ class Announcement:
         """A file that was damaged on its way is not ended: it stays missing, so that it is sent again."""
         by_path: dict[str, list[StoreOutcome]] = {}
         for outcome in outcomes:
-            by_path.setdefault(self._own or outcome.name, []).append(outcome)
+            name = outcome.name if outcome.name in self._files else source_of(outcome.name)
+            by_path.setdefault(self._own or name, []).append(outcome)
         if self._own is not None and problem is not None and not by_path.get(self._own):
             by_path[self._own] = [StoreOutcome(self._own, "refused", problem=problem)]
         return [
@@ -58,15 +61,19 @@ class Announcement:
         announced = self._files.get(member.name)
         if announced is None:
             raise NotInManifest("The manifest does not name this member of the pack.")
-        assert member.data is not None, "members of an archive are held in memory"
+        if member.path is not None:
+            _verify(announced, member.path.stat().st_size, _hash_of_file(announced, member.path))
+            return
+        assert member.data is not None, "an incoming file has data or a path"
         digest = hashlib.sha256(member.data) if announced.sha256 else blake3(member.data)
         _verify(announced, len(member.data), digest.hexdigest())
 
 
 def _ended(path: str, outcomes: list[StoreOutcome]) -> Ended:
     """A file that became several instances (NIfTI) is stored when any of them is new."""
-    states = [outcome.state for outcome in outcomes]
-    state = "stored" if "stored" in states else "already" if "already" in states else "refused"
+    states: set[EndState] = {outcome.state for outcome in outcomes}
+    ranked: tuple[EndState, ...] = ("stored", "already", "used", "refused")
+    state: EndState = next(one for one in ranked if one in states)
     chosen = next(outcome for outcome in outcomes if outcome.state == state)
     return Ended(
         path,

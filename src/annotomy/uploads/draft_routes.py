@@ -14,6 +14,7 @@ from annotomy.errors import BadRequest, Unsupported
 from annotomy.services import Services
 from annotomy.uploads import receive
 from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
+from annotomy.uploads.pictures import GeometryForm, form_of
 
 INTEROP_VERSION = "8"
 PARTIAL_TYPE = "application/partial-upload"
@@ -35,7 +36,7 @@ async def create(request: Request[Any, Any, Any], actor: Actor, services: Servic
         length = whole_header(request, "content-length")
     filename = request.query_params.get("filename", "")
     upload_id = await receive.create_upload(
-        services, actor, length=length, filename=filename, project_id=_project(request)
+        services, actor, length=length, filename=filename, project_id=_project(request), geometry=_geometry(request)
     )
     offset = 0
     if length != 0:
@@ -80,6 +81,11 @@ def _completes(request: Request[Any, Any, Any]) -> bool:
         return {"?1": True, "?0": False}[request.headers.get("upload-complete", "").strip()]
     except KeyError:
         raise BadRequest("Upload-Complete is ?1 or ?0.") from None
+
+
+def _geometry(request: Request[Any, Any, Any]) -> GeometryForm | None:
+    text = request.query_params.get("geometry")
+    return form_of(text) if text else None
 
 
 def _project(request: Request[Any, Any, Any]) -> UUID | None:

@@ -36,7 +36,7 @@ class ContentMismatch(Problem):
 
 
 class UnsupportedFile(Problem):
-    """Neither DICOM, nor an archive of DICOM files (ZIP, tar, tar.gz), nor NIfTI."""
+    """Neither DICOM, nor an archive (ZIP, tar, tar.gz, tar.zst), nor a volume (NIfTI, NRRD, MetaImage), nor a picture."""
 
     slug = "unsupported-file"
     title = "Not a form of file that is taken in"
@@ -121,3 +121,38 @@ class NotInManifest(Problem):
     slug = "not-in-manifest"
     title = "The manifest does not name this file"
     status = 422
+
+
+class VolumeUnreadable(Problem):
+    """A volume (NIfTI, NRRD, MetaImage) or stack of pictures that has no DICOM form; the detail says why."""
+
+    slug = "volume-unreadable"
+    title = "The volume cannot be taken in"
+    status = 422
+
+
+class GeometryMissing(Problem):
+    """Pictures say nothing of their place. Send the metadata `geometry`, or a `geometry.json` beside them."""
+
+    slug = "geometry-missing"
+    title = "The pictures have no geometry"
+    status = 422
+
+
+class MediaFileMissing(Problem):
+    """The DICOMDIR of a medium names a file that did not come with it. The others are taken in; send this one as well."""
+
+    slug = "media-file-missing"
+    title = "A file of the medium is missing"
+    status = 404
+
+
+class QuotaExceeded(Problem):
+    """The user or project may bring in no more: `quota` says which limit, `used` and `limit` how it stands.
+
+    Wait for open uploads to end or give them up (in_flight_bytes, open_uploads), or ask an administrator for more.
+    """
+
+    slug = "quota-exceeded"
+    title = "The quota is used up"
+    status = 413

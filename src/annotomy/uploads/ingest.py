@@ -12,13 +12,17 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, ClassVar, Final
 from uuid import UUID
 
+import zstandard
+
 from annotomy.archive.store import Incoming
 from annotomy.jobs.queue import Job
 from annotomy.uploads.errors import ArchiveLimit, UnsupportedFile
+from annotomy.uploads.unfold import kind_of_content
 
 MAX_ENTRIES: Final = 100_000
 """Files and folders of one archive; each file has a line in the upload's report."""
@@ -35,6 +39,9 @@ MAX_DIRECTORY_BYTES: Final = 64 << 20
 MAX_EXTENDED_HEADER_BYTES: Final = 1 << 20
 """A tar entry's long name or extended header is read into memory at once; paths have at most 4 KiB."""
 MAX_NAME_CHARACTERS: Final = 1024
+MAX_ZSTD_WINDOW_BYTES: Final = 128 << 20
+"""What a zstd stream may have remembered while it is unpacked: the largest that `zstd --ultra` makes without `--long`."""
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 class IngestUpload(Job, frozen=True):
@@ -45,7 +52,7 @@ class IngestUpload(Job, frozen=True):
 
 
 def kind_of(path: Path) -> str:
-    """dicom, zip, tar, nifti; raises UnsupportedFile."""
+    """dicom, zip, tar, nifti, nrrd, metaimage, picture; raises UnsupportedFile."""
     with path.open("rb") as file:
         head = file.read(560)
     if head[:2] == b"\x1f\x8b":
@@ -56,6 +63,10 @@ def kind_of(path: Path) -> str:
         if kind != "nifti":
             raise UnsupportedFile("Of files packed by gzip, tar and NIfTI are taken in.")
         return kind
+    if head[:4] == ZSTD_MAGIC:
+        if _zstd_head(path)[257:262] != b"ustar":
+            raise UnsupportedFile("Of files packed by zstd, tar is taken in.")
+        return "tar"
     return _plain_kind(head)
 
 
@@ -66,9 +77,23 @@ def _plain_kind(head: bytes) -> str:
         return "zip"
     if head[257:262] == b"ustar":
         return "tar"
-    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
-        return "nifti"
-    raise UnsupportedFile("The file is neither DICOM, nor ZIP or tar, nor NIfTI.")
+    kind = kind_of_content(head, "")
+    if kind in ("nifti", "nrrd", "metaimage", "picture"):
+        return kind
+    raise UnsupportedFile("The file is neither DICOM, nor ZIP or tar, nor NIfTI, NRRD, MetaImage or a picture.")
+
+
+def _zstd_head(path: Path) -> bytes:
+    try:
+        with _zstd_reader(path) as file:
+            return file.read(560)
+    except zstandard.ZstdError as error:
+        raise UnsupportedFile("The zstd stream is damaged, or wants more memory than it is given.") from error
+
+
+def _zstd_reader(path: Path) -> Any:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
+    return decompressor.stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
 
 
 def _gzip_head(path: Path) -> bytes:
@@ -90,7 +115,7 @@ def members(path: Path, kind: str) -> Iterator[Incoming]:
         yield from reader
     except (
         zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
-        struct.error, OverflowError, gzip.BadGzipFile,
+        struct.error, OverflowError, gzip.BadGzipFile, zstandard.ZstdError,
     ) as error:  # fmt: skip
         raise UnsupportedFile("The archive is damaged or of a form that is not read (encrypted, say).") from error
 
@@ -152,10 +177,12 @@ _EXTENSIONS = (
 
 def _tar_members(path: Path, limit: int) -> Iterator[Incoming]:
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        magic = file.read(4)
     # As a stream: nothing is ever sought or extracted to disk. Links, devices and sparse files have no bytes for us.
-    mode: Any = "r|gz" if packed else "r|"
-    with tarfile.open(path, mode, tarinfo=_BoundedTarInfo) as archive:
+    mode: Any = "r|gz" if magic[:2] == b"\x1f\x8b" else "r|"
+    with ExitStack() as stack:
+        unpacked_by_us = stack.enter_context(_zstd_reader(path)) if magic == ZSTD_MAGIC else None
+        archive = stack.enter_context(tarfile.open(path, mode, fileobj=unpacked_by_us, tarinfo=_BoundedTarInfo))
         for number, entry in enumerate(archive):
             if number >= MAX_ENTRIES:
                 raise ArchiveLimit(f"The archive has more than {MAX_ENTRIES} files.")

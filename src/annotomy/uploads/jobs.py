@@ -3,30 +3,38 @@
 import asyncio
 import hashlib
 import shutil
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
-from annotomy.dicom.nifti import NiftiError, nifti_to_dicom
 from annotomy.errors import Problem
-from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
 from annotomy.uploads.announced import Announcement
-from annotomy.uploads.errors import ContentMismatch, UnsupportedFile, UploadGone
+from annotomy.uploads.derived import Taken, Takers, take_derived
+from annotomy.uploads.errors import ContentMismatch, UploadGone
 from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
 from annotomy.uploads.manifests import Ended, announced_files, book_files
 from annotomy.uploads.part_file import part_file, remove
+from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.progress import PROGRESS_S, tell, tell_files
+from annotomy.uploads.quotas import book_stored, within_quota
+from annotomy.uploads.unfold import Unfolding
 
 COPY_BYTES = 4 << 20
 
 
-async def ingest_upload(services: Services, job: IngestUpload, context: JobContext) -> None:
+async def ingest_upload(services: Services, job: IngestUpload, context: JobContext, *, takers: Takers) -> None:
     async with services.db.read(context.asker) as tx:
         upload = await tx.fetchrow(
-            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id from uploads where id = $1",
+            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id, geometry from uploads where id = $1",
             job.upload_id,
         )
     if upload is None or upload["state"] in ("stored", "failed"):
@@ -46,24 +54,45 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         if announcement is not None:
             await asyncio.to_thread(announcement.verify_own, path)
         async with services.db.write(context.asker) as tx:
-            await tx.execute(
-                "update uploads set state = 'ingesting' where id = $1 and state = 'verifying'", job.upload_id
-            )
-        source = _incoming(path, upload["filename"] or "file", context, salt=str(upload["project_id"]))
+            await tx.execute("update uploads set state = 'ingesting', files_done = 0 where id = $1", job.upload_id)
+            await tell(tx, "upload.ingesting", job.upload_id)
+        filename = upload["filename"] or "file"
+        source = _incoming(path, filename, context)
         if announcement is not None:
             source = announcement.of_pack(source)
+        form = msgspec.convert(upload["geometry"], GeometryForm | None)
+        unfolding = Unfolding(path, salt=str(upload["project_id"]), filename=filename, form=form)
+        over: list[StoreOutcome] = []
+        source = within_quota(services, context.asker, job.upload_id, unfolding.unfold(source), over)
+        source = _counted(services, job, context, source)
         outcomes += await store_instances(services, context.asker, upload["project_id"], source)
+        outcomes += [*unfolding.told, *over]
     except Problem as error:
         problem = error
+    taken = await take_derived(services, context.asker, upload["project_id"], outcomes, takers)
+    outcomes = taken.outcomes
     ended: list[Ended] = []
     if announcement is not None:
         outcomes += announcement.refused
         ended = announcement.ended(outcomes, problem)
-    if problem is None and not any(outcome.state != "refused" for outcome in outcomes):
+    if problem is None and not any(outcome.state in ("stored", "already") for outcome in outcomes):
         problem = next((o.problem for o in outcomes if o.problem), None) or Problem("The archive holds no file.")
-    await _book(services, job, context, outcomes, problem, upload["manifest_id"], ended)
+    await _book(services, job, context, taken, problem, upload["manifest_id"], ended)
     for used in (job.upload_id, *upload["parts"]):
         remove(part_file(services, used))
+
+
+async def _counted(
+    services: Services, job: IngestUpload, context: JobContext, source: AsyncIterator[Incoming]
+) -> AsyncIterator[Incoming]:
+    told, count = time.monotonic(), 0
+    async for file in source:
+        yield file
+        count += 1
+        if time.monotonic() - told >= PROGRESS_S:
+            async with services.db.write(context.asker) as tx:
+                await tell_files(tx, job.upload_id, count)
+            told = time.monotonic()
 
 
 async def _announcement(services: Services, context: JobContext, upload: Any) -> Announcement | None:
@@ -101,9 +130,9 @@ async def _verify(path: Path, sha256: str | None) -> None:
         raise ContentMismatch("The file does not hash to the sha256 that was announced.")
 
 
-async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str) -> AsyncIterator[Incoming]:
+async def _incoming(path: Path, filename: str, context: JobContext) -> AsyncIterator[Incoming]:
     kind = await asyncio.to_thread(kind_of, path)
-    if kind == "dicom":
+    if kind not in ("zip", "tar"):
         # A second name may be moved into the archive; the part file's own stays until the end is booked, so that a
         # second try finds it.
         second = path.with_suffix(".link")
@@ -111,16 +140,6 @@ async def _incoming(path: Path, filename: str, context: JobContext, *, salt: str
         second.hardlink_to(path)
         yield Incoming(filename, path=second)
         second.unlink(missing_ok=True)
-        return
-    if kind == "nifti":
-        slices = nifti_to_dicom(path, salt=salt, filename=filename)
-        number = 0
-        try:
-            while (data := await asyncio.to_thread(next, slices, None)) is not None:
-                number += 1
-                yield Incoming(f"{filename} slice {number}", data=data)
-        except NiftiError as error:
-            raise UnsupportedFile(str(error)) from error
         return
     walk = members(path, kind)
     count = 0
@@ -135,42 +154,45 @@ async def _book(
     services: Services,
     job: IngestUpload,
     context: JobContext,
-    outcomes: list[StoreOutcome],
+    taken: Taken,
     problem: Problem | None,
     manifest_id: UUID | None,
     ended: list[Ended],
 ) -> None:
-    studies = sorted({o.study_instance_uid for o in outcomes if o.state != "refused"})
+    outcomes = taken.outcomes
+    studies = sorted({o.study_instance_uid for o in outcomes if o.study_instance_uid and o.state != "refused"})
     rows = [
         (
             job.upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
-            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None,
+            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None, taken.made.get(o.sop_instance_uid),
         )
         for number, o in enumerate(outcomes)
     ]  # fmt: skip
     async with services.db.write(context.asker) as tx:
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
-        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8)", rows)
-        project_id = await tx.fetchval(
-            "update uploads set state = $2, problem = $3, study_instance_uids = $4, finished_at = now() where id = $1"
-            " returning project_id",
+        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", rows)
+        row = await tx.fetchrow(
+            "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1"
+            " returning owner_id, project_id",
             job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
+            len(rows),
         )  # fmt: skip
+        if row is not None:
+            new_bytes = sum(one.size for one in outcomes if one.state == "stored")
+            await book_stored(tx, row["owner_id"], row["project_id"], new_bytes)
         if manifest_id is not None:
             await book_files(tx, manifest_id, ended)
         await tx.execute(
             "delete from uploads p using uploads u where u.id = $1 and p.id = any(u.parts) and p.owner_id = u.owner_id",
             job.upload_id,
         )
-        event = Event(
-            type="upload.failed" if problem else "upload.stored",
-            object_kind="upload",
-            object_id=str(job.upload_id),
-            project_id=project_id,
-            data={"files": len(rows)},
+        counts = Counter(one.state for one in outcomes)
+        await tell(
+            tx, "upload.failed" if problem else "upload.stored", job.upload_id, files=len(rows), by_state=dict(counts)
         )
-        await emit(tx, event)
         await context.finish(tx)
 
 
-INGEST = HandlerSpec(IngestUpload, ingest_upload)
+def ingest(takers: Takers) -> HandlerSpec:
+    """The handler; `takers` are the features that take objects over once they are stored."""
+    return HandlerSpec(IngestUpload, partial(ingest_upload, takers=takers))

@@ -146,11 +146,15 @@ async def announced_files(tx: ReadTx, manifest_id: UUID) -> dict[str, Announced]
     return {row["path"]: Announced(row["size"], row["blake3"], row["sha256"]) for row in rows}
 
 
+EndState = Literal["stored", "already", "used", "refused"]
+"""`used`: no image of its own, but other files could not be read without it."""
+
+
 class Ended(msgspec.Struct, frozen=True):
     """What became of one file of a manifest."""
 
     path: str
-    state: Literal["stored", "already", "refused"]
+    state: EndState
     study_instance_uid: str | None
     sop_instance_uid: str | None
     problem: dict[str, Any] | None

@@ -12,11 +12,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
-from annotomy.events import Event, emit
 from annotomy.jobs.queue import enqueue
 from annotomy.projects.access import key_reaches
 from annotomy.projects.service import project_for_store
@@ -36,6 +37,9 @@ from annotomy.uploads.errors import (
 from annotomy.uploads.ingest import IngestUpload
 from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
+from annotomy.uploads.pictures import GeometryForm
+from annotomy.uploads.progress import tell, tell_bytes
+from annotomy.uploads.quotas import require_quota
 
 LIFETIME = timedelta(days=7)
 """An upload to which nothing was added for so long is removed."""
@@ -48,7 +52,9 @@ FREE_BYTES = 1 << 30
 MAX_PARTS = 1000
 """Partial uploads of one concatenation."""
 
-_COLUMNS = "id, owner_id, project_id, filename, length, received, state, concat, parts, job_id, expires_at"
+_COLUMNS = (
+    "id, owner_id, project_id, filename, length, received, claimed_bytes, state, concat, parts, job_id, expires_at"
+)
 
 
 async def create_upload(
@@ -61,6 +67,7 @@ async def create_upload(
     project_id: UUID | None = None,
     manifest_id: UUID | None = None,
     sha256: str | None = None,
+    geometry: GeometryForm | None = None,
     partial: bool = False,
 ) -> UUID:
     """`length` None is told later. A partial upload waits to be named by a final one.
@@ -74,11 +81,13 @@ async def create_upload(
     try:
         async with services.db.write(actor) as tx:
             project = await _project(tx, actor, project_id, manifest_id)
+            await require_quota(tx, services.settings.limits, actor.user_id, project, length or 0, opens=1)
             await tx.execute(
                 "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, manifest_id,"
-                " expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                " expires_at, geometry, claimed_bytes) values ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $10, $11, coalesce($6::bigint, 0))",
                 upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256,
                 "partial" if partial else None, manifest_id, services.clock.now() + LIFETIME,
+                msgspec.to_builtins(geometry),
             )  # fmt: skip
             if length == 0 and not partial:
                 await _hand_over(tx, upload_id, project)
@@ -98,6 +107,7 @@ async def concatenate(
     project_id: UUID | None,
     manifest_id: UUID | None,
     sha256: str | None,
+    geometry: GeometryForm | None,
 ) -> UUID:
     """A final upload made of complete partial ones, in this order (tus concatenation). Raises UploadIncomplete."""
     if not 1 <= len(parts) <= MAX_PARTS:
@@ -112,9 +122,10 @@ async def concatenate(
         project = await _project(tx, actor, project_id, manifest_id)
         await tx.execute(
             "insert into uploads (id, owner_id, project_id, filename, relative_path, length, received, sha256, concat, parts,"
-            " manifest_id, expires_at) values ($1, $2, $3, $4, $5, $6, $6, $7, 'final', $8, $9, $10)",
+            " manifest_id, expires_at, geometry, claimed_bytes)"
+            " values ($1, $2, $3, $4, $5, $6::bigint, $6::bigint, $7, 'final', $8, $9, $10, $11, $6::bigint)",
             upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts, manifest_id,
-            services.clock.now() + LIFETIME,
+            services.clock.now() + LIFETIME, msgspec.to_builtins(geometry),
         )  # fmt: skip
         await _hand_over(tx, upload_id, project)
     return upload_id
@@ -256,13 +267,17 @@ def _told_length(upload: Any, told: int | None, limit: int) -> int | None:
 
 async def _book(services: Services, actor: Actor, upload: Any, position: int, length: int | None) -> None:
     async with services.db.write(actor) as tx:
+        if upload["length"] is None:  # it claims as it grows, until its length is told
+            more = max(position, length or 0) - upload["claimed_bytes"]
+            await require_quota(tx, services.settings.limits, upload["owner_id"], upload["project_id"], more, opens=0)
         moved = await tx.fetchval(
-            "update uploads set received = $3, length = $4, expires_at = $5"
+            "update uploads set received = $3::bigint, length = $4::bigint, expires_at = $5, claimed_bytes = greatest(claimed_bytes, $3::bigint, $4::bigint)"
             " where id = $1 and state = 'receiving' and received = $2 returning id",
             upload["id"], upload["received"], position, length, services.clock.now() + LIFETIME,
         )  # fmt: skip
         if moved is None:
             raise UploadGone("The upload was given up meanwhile.")
+        await tell_bytes(tx, upload["id"], services.clock.now())
         if position == length and upload["concat"] is None:
             await _hand_over(tx, upload["id"], upload["project_id"])
 
@@ -271,7 +286,7 @@ async def _hand_over(tx: WriteTx, upload_id: UUID, project_id: UUID) -> None:
     """The last byte's transaction enqueues what happens next."""
     job_id = await enqueue(tx, IngestUpload(upload_id=upload_id), project_id=project_id)
     await tx.execute("update uploads set state = 'verifying', job_id = $2 where id = $1", upload_id, job_id)
-    await emit(tx, Event(type="upload.received", object_kind="upload", object_id=str(upload_id), project_id=project_id))
+    await tell(tx, "upload.received", upload_id)
 
 
 async def terminate_upload(services: Services, actor: Actor, upload_id: UUID) -> None:

@@ -16,9 +16,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from annotomy.actor import Actor
+from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest, NotFound, Unsupported
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, encode_cursor
-from annotomy.projects.access import key_reaches
+from annotomy.projects.access import Permission, key_reaches, require_global
 from annotomy.services import Services
 from annotomy.uploads import draft_routes as draft
 from annotomy.uploads import errors, receive
@@ -26,6 +27,8 @@ from annotomy.uploads.checksum import CHECKSUMS
 from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
 from annotomy.uploads.draft_routes import is_draft
 from annotomy.uploads.errors import TusVersion
+from annotomy.uploads.pictures import GeometryForm, form_of
+from annotomy.uploads.progress import COLUMNS
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination,concatenation"
@@ -49,6 +52,9 @@ class UploadFile(msgspec.Struct, frozen=True):
     series_instance_uid: str | None
     sop_instance_uid: str | None
     problem: dict[str, Any] | None
+    """Of a stored SEG or SR: why it became no segmentation or annotation."""
+    made: dict[str, Any] | None
+    """What a SEG or SR became: `segmentation_id`, or numbers of annotations that were `created`, `known` and `refused`."""
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -59,6 +65,10 @@ class Upload(msgspec.Struct, frozen=True):
     offset: int
     length: int | None
     """Null until the client tells it."""
+    bytes_per_second: float | None
+    """While it was received, measured over the last seconds; null of short ones."""
+    files_done: int
+    """Files found in it that went to the archive so far."""
     files: list[UploadFile]
     study_instance_uids: list[str]
     problem: dict[str, Any] | None
@@ -213,12 +223,18 @@ async def terminate(
 async def get_upload(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Upload:
-    """An upload with the outcome of each of its files."""
+    """An upload with the outcome of each of its files. Administrators see anybody's numbers and states, and no names."""
     async with services.db.read(actor) as tx:
+        if await _is_anothers(tx, actor, upload_id):
+            await require_global(tx, actor, Permission.SYSTEM_MANAGE)
+            row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
+            assert row is not None
+            shown = Upload(**dict(row), files=[])
+            return msgspec.structs.replace(shown, filename="", study_instance_uids=[], problem=None)
         await receive.get_upload(tx, upload_id)
         row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
         files = await tx.fetch(
-            "select path, state, study_instance_uid, series_instance_uid, sop_instance_uid, problem from upload_files"
+            "select path, state, study_instance_uid, series_instance_uid, sop_instance_uid, problem, made from upload_files"
             " where upload_id = $1 order by ordinal",
             upload_id,
         )
@@ -249,10 +265,15 @@ async def list_uploads(
     return Page(items=items, next=following, total=total)
 
 
-_SELECT = (
-    'select id, state, filename, project_id, received as "offset", length, study_instance_uids, problem, job_id, created_at'
-    " from uploads"
-)
+_SELECT = f"select id, filename, project_id, {COLUMNS}, study_instance_uids, problem, job_id, created_at from uploads"
+
+
+async def _is_anothers(tx: ReadTx, actor: Actor, upload_id: UUID) -> bool:
+    """To others than administrators an upload of another is none: `get_upload` says so."""
+    if not actor.is_admin:
+        return False
+    owner_id = await tx.fetchval("select owner_id from uploads where id = $1", upload_id)
+    return owner_id not in (None, actor.user_id)
 
 
 def _require_version(request: Request[Any, Any, Any]) -> None:
@@ -286,6 +307,7 @@ class _Metadata(msgspec.Struct, frozen=True):
     project_id: UUID | None = None
     manifest_id: UUID | None = None
     sha256: str | None = None
+    geometry: GeometryForm | None = None
 
     @classmethod
     def of(cls, header: str) -> "_Metadata":
@@ -299,7 +321,10 @@ class _Metadata(msgspec.Struct, frozen=True):
             except (binascii.Error, UnicodeDecodeError):
                 raise BadRequest(f"Upload-Metadata: the value of {key[:40]} is no base64 of UTF-8 text.") from None
         try:
-            return msgspec.convert({key: value for key, value in found.items() if value}, cls)
+            values: dict[str, Any] = {key: value for key, value in found.items() if value}
+            if "geometry" in values:
+                values["geometry"] = msgspec.to_builtins(form_of(values["geometry"]))
+            return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:
             raise BadRequest(f"Upload-Metadata: {error}.") from None
 

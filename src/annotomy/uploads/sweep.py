@@ -8,10 +8,10 @@ from uuid import UUID
 import structlog
 
 from annotomy.actor import SYSTEM
-from annotomy.events import Event, emit
 from annotomy.services import Services
 from annotomy.uploads.errors import UploadGone
 from annotomy.uploads.part_file import part_file, remove
+from annotomy.uploads.progress import tell
 
 log = structlog.get_logger(__name__)
 
@@ -25,14 +25,11 @@ async def sweep_uploads(services: Services) -> int:
     async with services.db.write(SYSTEM) as tx:
         rows = await tx.fetch(
             "update uploads set state = 'failed', problem = $2, finished_at = now() where id in (select id from uploads"
-            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id, project_id",
+            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id",
             services.clock.now(), UploadGone("Nothing came for the upload's lifetime.").to_json(), BATCH,
         )  # fmt: skip
         for row in rows:
-            event = Event(
-                type="upload.expired", object_kind="upload", object_id=str(row["id"]), project_id=row["project_id"]
-            )
-            await emit(tx, event)
+            await tell(tx, "upload.expired", row["id"])
     for row in rows:
         await asyncio.to_thread(remove, part_file(services, row["id"]))
     orphans = await _orphans(services)

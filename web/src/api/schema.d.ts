@@ -1489,6 +1489,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/quotas/{subject}/{subject_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetQuota */
+        get: operations["GetQuota"];
+        /** PutQuota */
+        put: operations["SetQuota"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/roles": {
         parameters: {
             query?: never;
@@ -1822,6 +1840,23 @@ export interface paths {
         patch: operations["AppendToUpload"];
         trace?: never;
     };
+    "/api/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetUsage */
+        get: operations["GetUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/users": {
         parameters: {
             query?: never;
@@ -2151,6 +2186,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/rendered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rendered */
+        get: operations["RetrieveRenderedOfStudy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series": {
         parameters: {
             query?: never;
@@ -2219,6 +2271,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/bulkdata/{bulkdata_path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Bulkdata */
+        get: operations["RetrieveBulkData"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}": {
         parameters: {
             query?: never;
@@ -2245,6 +2314,23 @@ export interface paths {
         };
         /** Rendered */
         get: operations["RetrieveRenderedOfFrames"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}/frames/{frame_list}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Thumbnail */
+        get: operations["RetrieveThumbnailOfFrames"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2321,6 +2407,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/rendered": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rendered */
+        get: operations["RetrieveRenderedOfSeries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/dicom-web/studies/{study_instance_uid}/series/{series_instance_uid}/thumbnail": {
         parameters: {
             query?: never;
@@ -2349,6 +2452,145 @@ export interface paths {
         get: operations["RetrieveThumbnailOfStudy"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/subscribers/{ae_title}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Reports */
+        get: operations["StreamWorkitemEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/wado": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve */
+        get: operations["RetrieveByUri"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Search */
+        get: operations["SearchWorkitems"];
+        put?: never;
+        /** Create */
+        post: operations["CreateWorkitem"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Retrieve */
+        get: operations["RetrieveWorkitem"];
+        put?: never;
+        /** Update */
+        post: operations["UpdateWorkitem"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/cancelrequest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancel */
+        post: operations["RequestWorkitemCancellation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/state": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Change */
+        put: operations["ChangeWorkitemState"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/subscribers/{ae_title}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** SubscribeTo */
+        post: operations["SubscribeToWorkitem"];
+        /** UnsubscribeFrom */
+        delete: operations["UnsubscribeFromWorkitem"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/dicom-web/workitems/{workitem_uid}/subscribers/{ae_title}/suspend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** SuspendOf */
+        post: operations["SuspendSubscription"];
         delete?: never;
         options?: never;
         head?: never;
@@ -3066,6 +3308,12 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** NewQuota */
+        NewQuota: {
+            stored_bytes?: number | null;
+            in_flight_bytes?: number | null;
+            open_uploads?: number | null;
+        };
         /** NewRole */
         NewRole: {
             name: string;
@@ -3529,6 +3777,12 @@ export interface components {
             failed_last_hour: number;
             retried: number;
         };
+        /** Quota */
+        Quota: {
+            stored_bytes?: number | null;
+            in_flight_bytes?: number | null;
+            open_uploads?: number | null;
+        };
         /** Reason */
         Reason: {
             /** @default  */
@@ -3832,6 +4086,8 @@ export interface components {
             project_id: string;
             offset: number;
             length: number | null;
+            bytes_per_second: number | null;
+            files_done: number;
             files: components["schemas"]["UploadFile"][];
             study_instance_uids: string[];
             problem: {
@@ -3851,6 +4107,16 @@ export interface components {
             problem: {
                 [key: string]: unknown;
             } | null;
+            made: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /** Usage */
+        Usage: {
+            stored_bytes: number;
+            in_flight_bytes: number;
+            open_uploads: number;
+            quota: components["schemas"]["Quota"];
         };
         /** User */
         User: {
@@ -4268,8 +4534,17 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The frame cannot be decoded */
-        TheFrameCannotBeDecoded: {
+        /** @description Not permitted. Say why */
+        NotPermittedOrSayWhy: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The frame cannot be decoded. Not offered in an accepted form */
+        TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm: {
             headers: {
                 [name: string]: unknown;
             };
@@ -4279,6 +4554,69 @@ export interface components {
         };
         /** @description Not available now */
         NotAvailableNow: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not offered in an accepted form */
+        NotOfferedInAnAcceptedForm: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description There is nothing in this range */
+        ThereIsNothingInThisRange: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The frame cannot be decoded */
+        TheFrameCannotBeDecoded: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not offered in an accepted form. The frame cannot be decoded */
+        NotOfferedInAnAcceptedFormOrTheFrameCannotBeDecoded: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Objects are not anonymized here */
+        ObjectsAreNotAnonymizedHere: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request is not valid. Not the Transaction UID of the claim */
+        TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The workitem does not allow this now */
+        InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow: {
             headers: {
                 [name: string]: unknown;
             };
@@ -7663,6 +8001,69 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    GetQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject: "user" | "project";
+                subject_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SetQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subject: "user" | "project";
+                subject_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewQuota"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ListRoles: {
         parameters: {
             query?: {
@@ -8555,6 +8956,33 @@ export interface operations {
             507: components["responses"]["NoRoomOnTheServer"];
         };
     };
+    GetUsage: {
+        parameters: {
+            query?: {
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ListUsers: {
         parameters: {
             query?: never;
@@ -9115,6 +9543,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "multipart/related; type=\"application/dicom\"": string;
+                "multipart/related; type=\"application/dicom+json\"": string;
             };
         };
         responses: {
@@ -9198,6 +9627,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "multipart/related; type=\"application/dicom\"": string;
+                "multipart/related; type=\"application/dicom+json\"": string;
             };
         };
         responses: {
@@ -9291,6 +9721,38 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveRenderedOfStudy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     QuerySeriesOfStudy: {
@@ -9405,6 +9867,48 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    RetrieveBulkData: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+                sop_instance_uid: string;
+                bulkdata_path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description Answer */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["NotOfferedInAnAcceptedForm"];
+            416: components["responses"]["ThereIsNothingInThisRange"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     RetrieveFrames: {
         parameters: {
             query?: never;
@@ -9440,10 +9944,42 @@ export interface operations {
     };
     RetrieveRenderedOfFrames: {
         parameters: {
-            query?: {
-                /** @description centre,width[,function] in modality units */
-                window?: string | null;
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+                sop_instance_uid: string;
+                frame_list: string;
             };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
+    RetrieveThumbnailOfFrames: {
+        parameters: {
+            query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
@@ -9463,13 +9999,14 @@ export interface operations {
                 content: {
                     "image/jpeg": string;
                     "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -9505,10 +10042,7 @@ export interface operations {
     };
     RetrieveRenderedOfInstance: {
         parameters: {
-            query?: {
-                /** @description centre,width[,function] in modality units */
-                window?: string | null;
-            };
+            query?: never;
             header?: never;
             path: {
                 study_instance_uid: string;
@@ -9525,15 +10059,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    "multipart/related": string;
                     "image/jpeg": string;
                     "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -9558,13 +10094,15 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -9597,6 +10135,39 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    RetrieveRenderedOfSeries: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                study_instance_uid: string;
+                series_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "multipart/related": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
     RetrieveThumbnailOfSeries: {
         parameters: {
             query?: never;
@@ -9616,13 +10187,15 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
-            403: components["responses"]["NotPermitted"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };
@@ -9645,15 +10218,344 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
+    StreamWorkitemEvents: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveByUri: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom": string;
+                    "image/jpeg": string;
+                    "image/png": string;
+                    "image/gif": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            406: components["responses"]["NotOfferedInAnAcceptedFormOrTheFrameCannotBeDecoded"];
+            429: components["responses"]["TooManyRequests"];
+            501: components["responses"]["ObjectsAreNotAnonymizedHere"];
             503: components["responses"]["NotAvailableNow"];
+        };
+    };
+    SearchWorkitems: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": unknown;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CreateWorkitem: {
+        parameters: {
+            query?: {
+                /** @description Its project; else that of the API key. */
+                project_id?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/dicom+json": unknown;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    UpdateWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RequestWorkitemCancellation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeWorkitemState: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/dicom+json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrNotTheTransactionUidOfTheClaim"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheWorkitemDoesNotAllowThisNow"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["NotSupported"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SubscribeToWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    UnsubscribeFromWorkitem: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SuspendSubscription: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                workitem_uid: string;
+                ae_title: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
         };
     };
 }

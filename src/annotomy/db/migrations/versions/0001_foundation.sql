@@ -512,7 +512,7 @@ create table study_manifest_files (
   size bigint not null,
   blake3 text collate "C",                     -- of the whole file, hex; one of the two
   sha256 text collate "C",
-  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'refused')),
+  state text not null default 'missing' check (state in ('missing', 'stored', 'already', 'used', 'refused')),
   study_instance_uid text collate "C",
   sop_instance_uid text collate "C",
   problem jsonb,
@@ -528,10 +528,16 @@ create table uploads (
   relative_path text not null default '',
   manifest_id uuid references study_manifests on delete set null,
   length bigint,                               -- null while the client has not told it (tus creation-defer-length)
+  claimed_bytes bigint not null default 0,     -- what it may still add: its length, or what it unpacked to so far
   received bigint not null default 0,          -- durable offset: what HEAD reports
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
+  geometry jsonb,                              -- a geometry form for pictures, as the client sent it
   sha256 text,                                 -- what the client said the whole file hashes to
+  told_at timestamptz not null default now(),  -- when progress was told last, and at which offset
+  told_bytes bigint not null default 0,
+  bytes_per_second double precision,           -- between the last two times that it was told
+  files_done integer not null default 0,       -- of those found in it, what went to the archive so far
   state text not null default 'receiving' check (state in ('receiving', 'verifying', 'ingesting', 'stored', 'failed')),
   problem jsonb,
   job_id uuid,
@@ -540,16 +546,35 @@ create table uploads (
   expires_at timestamptz not null,
   finished_at timestamptz
 );
+create index uploads_open_of_owner on uploads (owner_id) where state in ('receiving', 'verifying', 'ingesting');
+create index uploads_open_of_project on uploads (project_id) where state in ('receiving', 'verifying', 'ingesting');
+create table upload_quotas (                   -- what an administrator allows; null: the default of the settings, 0: no limit
+  subject text not null check (subject in ('user', 'project')),
+  subject_id uuid not null,
+  stored_bytes bigint,
+  in_flight_bytes bigint,
+  open_uploads integer,
+  updated_by uuid not null references users,
+  updated_at timestamptz not null default now(),
+  primary key (subject, subject_id)
+);
+create table upload_usage (                    -- what uploads have added to the archive so far
+  subject text not null check (subject in ('user', 'project')),
+  subject_id uuid not null,
+  stored_bytes bigint not null,
+  primary key (subject, subject_id)
+);
 create index uploads_of_owner on uploads (owner_id, created_at desc, id desc);
 create table upload_files (
   upload_id uuid not null references uploads on delete cascade,
   ordinal integer not null,
   path text not null,
-  state text not null check (state in ('stored', 'already', 'refused')),
+  state text not null check (state in ('stored', 'already', 'used', 'refused')),
   study_instance_uid text,
   series_instance_uid text,
   sop_instance_uid text,
   problem jsonb,
+  made jsonb,                                  -- of a SEG or SR: the segmentation or annotations that it became
   primary key (upload_id, ordinal)
 );
 
@@ -755,6 +780,34 @@ create table predictions (
 create index predictions_of_series on predictions (series_instance_uid, project_id, id);
 create index predictions_of_project on predictions (project_id, id);
 
+-- workitems (PS3.4 CC) -----------------------------------------------------------------------------------------------
+create table workitems (
+  id uuid primary key,                         -- sorts by the time of its making
+  workitem_uid text collate "C" not null unique,
+  project_id uuid not null references projects on delete cascade,
+  study_instance_uid text collate "C",         -- of its input: who does not see it does not see the workitem
+  series_instance_uid text collate "C",
+  attributes jsonb not null,                   -- DICOM JSON, without what has a column here
+  state text not null default 'SCHEDULED' check (state in ('SCHEDULED', 'IN PROGRESS', 'COMPLETED', 'CANCELED')),
+  transaction_uid text,                        -- the lock of who claimed it
+  prediction_id uuid unique references predictions on delete cascade, -- performed here: its state is the prediction's
+  created_by uuid not null references users,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  check (series_instance_uid is null or study_instance_uid is not null)
+);
+create index workitems_of_project on workitems (project_id, id);
+create table workitem_subscriptions (
+  user_id uuid not null references users on delete cascade,
+  ae_title text collate "C" not null,          -- the subscriber's own name; of this user alone
+  workitem_uid text collate "C" not null,      -- a workitem, or the well-known UID of all or of a filter
+  subscribed boolean not null default true,    -- false: taken out of what the global subscription covers
+  filter jsonb,                                -- keys of a filtered global subscription
+  suspended_at timestamptz,                    -- of a global one: what is created later is not part of it
+  created_at timestamptz not null default now(),
+  primary key (user_id, ae_title, workitem_uid)
+);
+
 -- dimse --------------------------------------------------------------------------------------------------------------
 create table recent_downloads (                -- of the last day: what makes a download a bulk download
   user_id uuid not null references users on delete cascade,
@@ -815,3 +868,17 @@ create policy visible on instances using (
   or exists (select from visibility v where v.study_id = instances.study_id
              and (v.series_id is null or v.series_id = instances.series_id)
              and (v.instance_id is null or v.instance_id = instances.id)));
+alter table workitems enable row level security;
+alter table workitems force row level security;
+create policy visible on workitems using (
+  (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
+  or exists (select from project_members m where m.project_id = workitems.project_id and m.reads
+             and m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
+             and ((select nullif(current_setting('app.project', true), '')) is null
+                  or m.project_id = (select nullif(current_setting('app.project', true), '')::uuid)))
+     and (workitems.study_instance_uid is null
+          or exists (select from studies st join visibility v on v.study_id = st.id
+                     where st.study_instance_uid = workitems.study_instance_uid and v.project_id = workitems.project_id
+                       and (v.series_id is null or workitems.series_instance_uid is null
+                            or exists (select from series se where se.id = v.series_id
+                                       and se.series_instance_uid = workitems.series_instance_uid)))));
