@@ -1,5 +1,6 @@
 """What the access wall costs over a million series: an administrator of a project of everything, a member of one
-department, and a member of a project with 50 rules ask the same; what a change of rules and the audit's chain cost.
+department, and a member of a project with 50 rules ask the same; what a change of rules, the
+matrices of bulk administration and the audit's chain cost.
 
 Our own code over our own PostgreSQL; there is no peer that enforces rules in its query. Rows are made by SQL, not stored.
 """
@@ -26,6 +27,7 @@ from annotomy.projects.rules import create_rule, delete_rule, terms
 from annotomy.projects.schemas import NewRule
 from annotomy.projects.service import create_project, list_studies
 from bench.machine import facts
+from bench.matrices import measure_matrices
 from bench.measure import RESULTS
 
 STUDIES = 250_000
@@ -68,6 +70,10 @@ async def measure(studies: int, repeats: int, writers_s: int) -> dict[str, Any]:
                 askers, seconds = await fill(db, studies)
                 result |= seconds
                 result["reads, median ms"] = await _reads(db, askers, repeats)
+                ruled = askers[RULED]
+                result["matrices of 200 x 200 cells"] = await measure_matrices(
+                    db, ruled.actor, ruled.project_id, repeats
+                )
                 result["audited transactions of 8 writers, per second"] = await _writers(db, Path(folder), writers_s)
                 return result
             finally:
@@ -255,16 +261,22 @@ async def _writers(db: Database, folder: Path, seconds: int) -> dict[str, int]:
 
     async def nothing(number: int) -> None:
         async with db.write(SYSTEM) as tx:
-            await tx.execute("insert into idempotency_keys values ($1, $2, '', '', 200, '')", uuid4(), str(number))
+            await tx.execute(
+                "insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number)
+            )
 
     async def outbox(number: int) -> None:
         async with db.write(SYSTEM) as tx:
-            await tx.execute("insert into idempotency_keys values ($1, $2, '', '', 200, '')", uuid4(), str(number))
+            await tx.execute(
+                "insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number)
+            )
             await record(tx, entry)
 
     async def locked(number: int) -> None:
         async with db.write(SYSTEM) as tx:
-            await tx.execute("insert into idempotency_keys values ($1, $2, '', '', 200, '')", uuid4(), str(number))
+            await tx.execute(
+                "insert into idempotency_keys values ($1, $2, '', '', 200, '{}', '')", uuid4(), str(number)
+            )
             await tx.execute("select pg_advisory_xact_lock($1)", APPEND_LOCK + 1)
             await tx.fetchrow("select seq, hash from audit order by seq desc limit 1")
             await record(tx, entry)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, cast
+from typing import Any, cast, get_args
 
 import click
 
@@ -176,7 +176,12 @@ def rules_page() -> str:
     from annotomy.projects.attributes import ATTRIBUTES
     from annotomy.projects.visibility import Effect, Level, Operator
 
-    lines = [NOTE, "# Rules", "", "Together they mean what [access](../explanation/access.md) says."]
+    lines = [
+        NOTE,
+        "# Rules",
+        "",
+        "Together they mean what [access](../explanation/access.md) says: also of values that cannot be read.",
+    ]
     for title, words, told in (
         ("effect", get_args(Effect), _EFFECTS),
         ("level", get_args(Level), _LEVELS),

@@ -10,6 +10,7 @@ import pytest
 from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Forbidden, NotFound
 from annotomy.projects.access import Permission, require, require_declared, require_own_or_all
+from annotomy.projects.requests import lapse
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, ROLES, holds, in_scope
 from tests.support.application import Application
 
@@ -234,3 +235,58 @@ async def test_a_request_is_denied_withdrawn_or_lapses(application: Application)
     for one in (denied, withdrawn, old):
         assert (await client.post(f"/api/v1/access-requests/{one}/approve", json={}, headers=owner)).status_code == 409
     assert (await client.get(f"/api/v1/projects/{project}", headers=reader)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("scope", "role"), [("full", "annotator"), ("limited", "blinded_reader"), ("read_only", "viewer")]
+)
+async def test_an_approval_gives_the_role_of_the_scope_and_says_why(
+    application: Application, scope: str, role: str
+) -> None:
+    client = application.client
+    owner, (reader, _) = await application.headers("owner"), await _me(application, "reader")
+    project = await _project(application, owner)
+    body = {"project_id": project, "reason": "trial 7", "scope": scope}
+    asked = (await client.post("/api/v1/access-requests", json=body, headers=reader)).json()
+    url = f"/api/v1/access-requests/{asked['id']}/approve"
+    assert (await client.post(url, json={"note": "agreed"}, headers=owner)).json()["scope"] == scope
+    assert (await client.get(f"/api/v1/projects/{project}", headers=reader)).json()["role"] == role
+    admin = await application.headers("admin")
+    records = (await client.get("/api/v1/audit", params={"object": asked["id"]}, headers=admin)).json()["items"]
+    assert [(one["action"], one["reason"]) for one in records] == [
+        ("access_request.made", "trial 7"),
+        ("access_request.approved", "agreed"),
+    ]
+
+
+async def test_an_approval_takes_no_better_role_away_and_no_time_that_has_passed(application: Application) -> None:
+    client = application.client
+    owner, (reader, reader_id) = await application.headers("owner"), await _me(application, "reader")
+    project = await _project(application, owner)
+    member = {"user_id": reader_id, "role": "reviewer"}
+    assert (await client.post(f"/api/v1/projects/{project}/members", json=member, headers=owner)).status_code == 201
+    body = {"project_id": project, "reason": "again", "scope": "read_only"}
+    asked = (await client.post("/api/v1/access-requests", json=body, headers=reader)).json()["id"]
+    url = f"/api/v1/access-requests/{asked}/approve"
+    assert (await client.post(url, json={}, headers=owner)).status_code == 409
+    past = {"role": "viewer", "expires_at": "2020-01-01T00:00:00Z"}
+    assert (await client.post(url, json=past, headers=owner)).status_code == 400
+    assert (await client.get(f"/api/v1/projects/{project}", headers=reader)).json()["role"] == "reviewer"
+    assert (await client.post(url, json={"role": "viewer"}, headers=owner)).status_code == 200
+    assert (await client.get(f"/api/v1/projects/{project}", headers=reader)).json()["role"] == "viewer"
+
+
+async def test_a_request_that_nobody_answered_is_ended_on_record(application: Application) -> None:
+    client, reader = application.client, await application.headers("reader")
+    body = {"project_id": str(uuid4()), "reason": "please"}
+    asked = (await client.post("/api/v1/access-requests", json=body, headers=reader)).json()["id"]
+    async with application.services.db.write(SYSTEM) as tx:
+        await tx.execute("update access_requests set expires_at = now() where id = $1", UUID(asked))
+    assert (await client.delete(f"/api/v1/access-requests/{asked}", headers=reader)).status_code == 404
+    for _ in range(2):
+        async with application.services.db.write(SYSTEM) as tx:
+            await lapse(tx)
+    admin = await application.headers("admin")
+    records = (await client.get("/api/v1/audit", params={"object": asked}, headers=admin)).json()["items"]
+    told = [one["action"] for one in records if one["object"]["kind"] == "access_request"]
+    assert told == ["access_request.made", "access_request.expired"]

@@ -9,6 +9,7 @@ import structlog
 from annotomy.actor import SYSTEM
 from annotomy.ops.audit_chain import AuditChain
 from annotomy.ops.audit_queue import AuditQueue
+from annotomy.projects.requests import lapse
 from annotomy.projects.visibility import settle_due
 from annotomy.services import Services
 
@@ -27,10 +28,14 @@ async def upkeep(services: Services) -> AsyncGenerator[tuple[AuditQueue, AuditCh
 
     async def settle_rules() -> None:
         async with services.db.read(SYSTEM) as tx:
-            due = await tx.fetchval("select exists (select from audiences where good_until <= now())")
+            due = await tx.fetchval(
+                "select exists (select from audiences where good_until <= now())"
+                " or exists (select from access_requests where state = 'pending' and expires_at <= now())"
+            )
         if due:
             async with services.db.write(SYSTEM) as tx:
                 await settle_due(tx)
+                await lapse(tx)
 
     tasks = [
         asyncio.create_task(queue.run()),

@@ -24,7 +24,7 @@ from annotomy.projects.matrix_schemas import (
     MemberColumn,
     OwnRule,
 )
-from annotomy.projects.visibility import IN_FORCE, Rule, predicate, rule_of
+from annotomy.projects.visibility import IN_FORCE, Rule, merged, predicate, rule_of
 
 Level = Literal["study", "series"]
 RULES_OF_ONE_STATEMENT = 100
@@ -150,19 +150,35 @@ async def _cells(
     whole, part = await _seen(tx, project_id, level, rows, columns)
     rules = await _rules(tx, project_id)
     matched = await _matched(tx, level, rows, [one.rule for one in rules])
-    applying = [_masks(rules, column.shown) for column in columns]
     has_rules = bool(await tx.fetchval("select exists (select from project_rules where project_id = $1)", project_id))
     own = await _own_rules(tx, project_id, level)
+    # Members of one audience and role have the same cells, but for what rules for one person say of single rows.
+    kinds: dict[tuple[object, ...], tuple[int, _Column, dict[str, int]]] = {}
+    kind_of: list[int] = []
+    for column in columns:
+        masks = _masks(rules, column.shown)
+        state = (column.reads, column.blinded, column.writes, column.valid, column.decided)
+        key = (column.audience_id, *state, *masks.values())
+        kind_of.append(kinds.setdefault(key, (len(kinds), column, masks))[0])
+    place = {column.shown.user_id: number for number, column in enumerate(columns)}
     cells: list[list[AccessCell]] = []
     for row in rows:
-        line: list[AccessCell] = []
-        uid = (row.shown.series_instance_uid or row.shown.study_instance_uid).lower()
-        for column, masks in zip(columns, applying, strict=True):
-            key = (column.audience_id, row.key)
-            access, reason = _access(
-                column, key in whole, key in part, masks, matched[row.key] if rules else 0, has_rules=has_rules
+        of_kind = [
+            _access(
+                column,
+                (column.audience_id, row.key) in whole,
+                (column.audience_id, row.key) in part,
+                masks,
+                matched[row.key],
+                has_rules=has_rules,
             )
-            line.append(_cell(access, reason, own.get((column.shown.user_id, uid))))
+            for _, column, masks in kinds.values()
+        ]
+        plain = [_cell(*one, None) for one in of_kind]
+        line = [plain[number] for number in kind_of]
+        for user_id, rule in own.get(row.shown.series_instance_uid or row.shown.study_instance_uid, ()):
+            if user_id in place:
+                line[place[user_id]] = _cell(*of_kind[kind_of[place[user_id]]], rule)
         cells.append(line)
     return cells
 
@@ -228,12 +244,16 @@ group by audience_id"""
 
 
 async def _rules(tx: ReadTx, project_id: UUID) -> list[_PageRule]:
+    """All that hide something; those that hold for the same people have one list of values for each attribute."""
     rows = await tx.fetch(
         "select r.effect, r.level, r.attribute, r.operator, r.terms, r.role, r.user_id from project_rules r"
         f" where r.project_id = $1 and r.effect <> 'ALLOW' and {IN_FORCE} order by r.id",
         project_id,
     )
-    return [_PageRule(rule_of(row), row["role"], row["user_id"]) for row in rows]
+    of_people: dict[tuple[str | None, UUID | None], list[Rule]] = {}
+    for row in rows:
+        of_people.setdefault((row["role"], row["user_id"]), []).append(rule_of(row))
+    return [_PageRule(rule, *people) for people, rules in of_people.items() for rule in merged(rules)]
 
 
 def _masks(rules: Sequence[_PageRule], member: MemberColumn) -> dict[str, int]:
@@ -294,12 +314,17 @@ def _within(level: Level, rule: Rule, values: list[Any]) -> str:
     return test
 
 
-async def _own_rules(tx: ReadTx, project_id: UUID, level: Level) -> dict[tuple[UUID, str], OwnRule]:
-    """(person, UID) -> what their own rule says that names just this. Where several do, as rules decide: DENY before LIMIT."""
+async def _own_rules(tx: ReadTx, project_id: UUID, level: Level) -> dict[str, list[tuple[UUID, OwnRule]]]:
+    """UID -> people and what a rule of their own says that names just this. Where several do the last one counts, as rules
+    decide: DENY after LIMIT."""
     rows = await tx.fetch(
         "select r.user_id, r.effect, r.terms from project_rules r where r.project_id = $1 and r.user_id is not null"
         f" and r.level = $2 and r.attribute = $3 and r.operator in ('EQ', 'IN') and r.role is null and {IN_FORCE}"
         " order by array_position(array['ALLOW', 'LIMIT', 'DENY'], r.effect)",
         project_id, level.upper(), UID_ATTRIBUTES[level],
     )  # fmt: skip
-    return {(row["user_id"], term): row["effect"] for row in rows for term in row["terms"]}
+    found: dict[str, list[tuple[UUID, OwnRule]]] = {}
+    for row in rows:
+        for term in row["terms"]:
+            found.setdefault(term, []).append((row["user_id"], row["effect"]))
+    return found

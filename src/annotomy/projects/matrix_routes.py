@@ -70,7 +70,7 @@ async def get_members(
 ) -> MemberMatrix:
     """Who has which role in which of the projects that one manages.
 
-    Rows are the members of any of them; for an administrator of the installation, every account. `q` narrows them by name.
+    Rows are the members of any of them; `q` narrows them by name. A change may name any account.
     """
     rows, columns = (row_limit, row_cursor), (column_limit, column_cursor)
     async with services.db.read(actor) as tx:

@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
-from annotomy.errors import BadRequest, NotFound
+from annotomy.errors import BadRequest, Conflict, NotFound
 from annotomy.events import Event, emit
-from annotomy.projects.access import VALID, Permission, require
+from annotomy.projects.access import VALID, Permission, held_in, require
 from annotomy.projects.errors import RequestDecided
-from annotomy.projects.members import set_member
+from annotomy.projects.members import permissions_of, set_member
+from annotomy.projects.roles import holds
 from annotomy.projects.schemas import AccessRequest, NewAccessRequest
 
 LIFETIME = timedelta(days=30)
@@ -52,7 +54,7 @@ async def ask(tx: WriteTx, asked: NewAccessRequest, *, now: datetime) -> AccessR
         " values ($1, $2, $3, $4, $5, $6, $7)",
         request_id, asked.project_id, tx.actor.user_id, asked.scope, asked.reason.strip(), asked.until, now + LIFETIME,
     )  # fmt: skip
-    await _emit(tx, "access_request.made", request_id, asked.project_id)
+    await _emit(tx, "access_request.made", request_id, asked.project_id, {"scope": asked.scope}, reason=asked.reason)
     return await _request(tx, request_id)
 
 
@@ -68,16 +70,24 @@ async def list_requests(tx: ReadTx) -> list[AccessRequest]:
 async def approve(
     tx: WriteTx, request_id: UUID, *, role: str | None, expires_at: datetime | None, note: str
 ) -> AccessRequest:
-    """The asker becomes a member, in the same transaction."""
+    """The asker becomes a member, in the same transaction.
+
+    Raises Conflict for a member who holds already what the scope stands for: an approval must not take a better role away.
+    """
     found = await _open_request(tx, request_id)
-    await set_member(
-        tx,
-        found["project_id"],
-        user_id=found["user_id"],
-        role=role or SCOPE_ROLES[found["scope"]],
-        expires_at=expires_at or found["until"],
-    )
-    return await _decide(tx, found, "approved", note)
+    project_id, user_id = found["project_id"], found["user_id"]
+    given, until = role or SCOPE_ROLES[found["scope"]], expires_at or found["until"]
+    if until is not None and (until.tzinfo is None or await tx.fetchval("select $1 <= now()", until)):
+        raise BadRequest("The time asked for has passed. Give expires_at, a time to come with its offset from UTC.")
+    held = (await held_in(tx, Actor(user_id=user_id, name=""), [project_id])).get(project_id)
+    if (
+        role is None
+        and held is not None
+        and all(holds(held, one) for one in await permissions_of(tx, project_id, given))
+    ):
+        raise Conflict("The person has this and more already. Deny the request, or name the role that they shall have.")
+    await set_member(tx, project_id, user_id=user_id, role=given, expires_at=until)
+    return await _decide(tx, found, "approved", note, {"role": given})
 
 
 async def deny(tx: WriteTx, request_id: UUID, *, note: str) -> AccessRequest:
@@ -86,12 +96,23 @@ async def deny(tx: WriteTx, request_id: UUID, *, note: str) -> AccessRequest:
 
 async def withdraw(tx: WriteTx, request_id: UUID) -> None:
     done = await tx.fetchval(
-        "update access_requests set state = 'withdrawn' where id = $1 and user_id = $2 and state = 'pending' returning project_id",
+        "update access_requests set state = 'withdrawn' where id = $1 and user_id = $2 and state = 'pending'"
+        " and expires_at > now() returning project_id",
         request_id, tx.actor.user_id,
     )  # fmt: skip
     if done is None:
         raise NotFound("There is no such open request of yours.")
     await _emit(tx, "access_request.withdrawn", request_id, done)
+
+
+async def lapse(tx: WriteTx) -> None:
+    """Ends requests that nobody answered in time. They count as expired from that moment on, whenever this runs."""
+    for row in await tx.fetch(
+        "update access_requests set state = 'expired', decided_at = expires_at where state = 'pending' and expires_at <= now()"
+        " returning id, project_id, scope, user_id"
+    ):
+        data = {"scope": row["scope"], "user_id": str(row["user_id"])}
+        await _emit(tx, "access_request.expired", row["id"], row["project_id"], data)
 
 
 async def _open_request(tx: WriteTx, request_id: UUID) -> Any:
@@ -108,12 +129,13 @@ async def _open_request(tx: WriteTx, request_id: UUID) -> Any:
     return found
 
 
-async def _decide(tx: WriteTx, found: Any, state: str, note: str) -> AccessRequest:
+async def _decide(tx: WriteTx, found: Any, state: str, note: str, data: dict[str, str] | None = None) -> AccessRequest:
     await tx.execute(
         "update access_requests set state = $2, note = $3, decided_by = $4, decided_at = now() where id = $1",
         found["id"], state, note[:MAX_REASON], tx.actor.user_id,
     )  # fmt: skip
-    await _emit(tx, f"access_request.{state}", found["id"], found["project_id"])
+    data = {"scope": found["scope"], "user_id": str(found["user_id"])} | (data or {})
+    await _emit(tx, f"access_request.{state}", found["id"], found["project_id"], data, reason=note)
     return await _request(tx, found["id"])
 
 
@@ -123,7 +145,21 @@ async def _request(tx: ReadTx, request_id: UUID) -> AccessRequest:
     return AccessRequest(**dict(row))
 
 
-async def _emit(tx: WriteTx, event_type: str, request_id: UUID, project_id: UUID) -> None:
-    await emit(
-        tx, Event(type=event_type, object_kind="access_request", object_id=str(request_id), project_id=project_id)
+async def _emit(
+    tx: WriteTx,
+    event_type: str,
+    request_id: UUID,
+    project_id: UUID,
+    data: dict[str, str] | None = None,
+    *,
+    reason: str = "",
+) -> None:
+    event = Event(
+        type=event_type,
+        object_kind="access_request",
+        object_id=str(request_id),
+        project_id=project_id,
+        data=data or {},
+        reason=reason,
     )
+    await emit(tx, event)

@@ -396,6 +396,7 @@ create table access_requests (
 );
 create index access_requests_of_user on access_requests (user_id, id);
 create index access_requests_of_project on access_requests (project_id, id);
+create index access_requests_open on access_requests (expires_at) where state = 'pending';
 
 -- archive ------------------------------------------------------------------------------------------------------------
 create table blobs (
