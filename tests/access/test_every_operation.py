@@ -288,6 +288,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "label_id": label,
             "key": "unfinished",
             "format": "json",
+            "search": "secret",
         },
         people=people,
         user_ids=user_ids,
@@ -304,7 +305,7 @@ def _project_roles() -> list[str]:
 
 def _absent(ids: dict[str, str]) -> dict[str, str]:
     """The same, of nothing that exists."""
-    words = {"frame_list", "action", "name", "role", "version", "key", "format"}
+    words = {"frame_list", "action", "name", "role", "version", "key", "format", "search"}
     return {
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())
         for name, value in ids.items()

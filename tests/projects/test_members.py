@@ -234,3 +234,21 @@ async def test_a_request_is_denied_withdrawn_or_lapses(application: Application)
     for one in (denied, withdrawn, old):
         assert (await client.post(f"/api/v1/access-requests/{one}/approve", json={}, headers=owner)).status_code == 409
     assert (await client.get(f"/api/v1/projects/{project}", headers=reader)).status_code == 404
+
+
+async def test_who_gives_roles_finds_people_and_groups_by_a_part_of_their_name(application: Application) -> None:
+    client = application.client
+    owner, outsider = await application.headers("owner"), await application.headers("outsider")
+    await application.add_user("gildong.hong")
+    await client.post("/api/v1/groups", json={"name": "Hong's readers"}, headers=await application.headers("admin"))
+    project = (await client.post("/api/v1/projects", json={"name": "p"}, headers=owner)).json()["id"]
+    url = f"/api/v1/projects/{project}/candidates"
+    found = (await client.get(url, params={"search": "HONG"}, headers=owner)).json()["items"]
+    assert [(one["kind"], one["name"], one["member"]) for one in found] == [
+        ("user", "gildong.hong", False),
+        ("group", "Hong's readers", False),
+    ]
+    themselves = (await client.get(url, params={"search": "owner"}, headers=owner)).json()["items"]
+    assert [one["member"] for one in themselves] == [True]
+    assert (await client.get(url, params={"search": "h"}, headers=owner)).status_code == 400
+    assert (await client.get(url, params={"search": "hong"}, headers=outsider)).status_code == 404

@@ -248,11 +248,28 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     finest = max((LEVELS.index(rule.level) for rule in rules), default=0)
     finest = max(finest, 2 if parts["instances"] else 1 if parts["series"] or kind["blinded"] else 0)
     values: list[Any] = [audience["id"], project_id, study_ids]
-    decision = verdict(rules, values) if kind["has_rules"] else "true"
-    if kind["blinded"]:
-        values.append(audience["user_id"])
-        decision = f"{decision} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    blinded = audience["user_id"] if kind["blinded"] else None
+    decision = _decision(rules, has_rules=kind["has_rules"], blinded=blinded, values=values)
     await tx.execute(_STATEMENTS[finest].replace("VERDICT", decision), *values)
+
+
+def _decision(rules: Iterable[Rule], *, has_rules: bool, blinded: UUID | None, values: list[Any]) -> str:
+    """Whether what is assigned is seen, as SQL over st, se and i. `blinded`: who sees no work of others."""
+    decided = verdict(rules, values) if has_rules else "true"
+    if blinded is not None:
+        values.append(blinded)
+        decided = f"{decided} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    return decided
+
+
+async def newest_seen_by(
+    tx: ReadTx, project_id: UUID, rules: Iterable[Rule], *, has_rules: bool, blinded: UUID | None, limit: int
+) -> list[Any]:
+    """What somebody for whom these rules held would see of the project, without settling anything: its newest studies, each
+    with counts of what is seen in it and, the same in every row, in all of the project."""
+    values: list[Any] = [limit, project_id, None]
+    decided = _decision(rules, has_rules=has_rules, blinded=blinded, values=values)
+    return await tx.fetch(_NEWEST_SEEN.replace("VERDICT", decided), *values)
 
 
 _HELD = (
@@ -288,3 +305,12 @@ union all select $1::bigint, $2::uuid, study_id, series_id, null::bigint from wh
 union all select $1::bigint, $2::uuid, d.study_id, d.series_id, d.instance_id from decided d where d.seen
   and d.study_id not in (select study_id from whole_studies) and d.series_id not in (select series_id from whole_series)""",
 )
+_NEWEST_SEEN = f"""
+with seen as (
+  select st.id as study_id, se.id as series_id, count(*) as instances
+  from studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id
+  where {_HELD} and {_ASSIGNED} and (ps.instance_id is null or ps.instance_id = i.id)) and VERDICT group by st.id, se.id),
+by_study as (select study_id, count(*) as series, sum(instances)::bigint as instances from seen group by study_id)
+select st.study_instance_uid, st.study_date, st.study_description, b.series, b.instances, count(*) over () as all_studies,
+       sum(b.series) over ()::bigint as all_series, sum(b.instances) over ()::bigint as all_instances
+from by_study b join studies st on st.id = b.study_id order by st.study_at desc, st.id desc limit $1"""

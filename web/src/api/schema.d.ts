@@ -1072,6 +1072,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/candidates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** FindCandidates */
+        get: operations["FindCandidates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/groups": {
         parameters: {
             query?: never;
@@ -1204,7 +1221,8 @@ export interface paths {
         /** Preview */
         get: operations["PreviewRules"];
         put?: never;
-        post?: never;
+        /** PreviewDraft */
+        post: operations["PreviewDraftRules"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1273,6 +1291,23 @@ export interface paths {
         };
         /** ListRoles */
         get: operations["ListRoles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rule-attributes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** RuleAttributes */
+        get: operations["ListRuleAttributes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2258,6 +2293,16 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** Candidate */
+        Candidate: {
+            /** @enum {string} */
+            kind: "user" | "group";
+            /** Format: uuid */
+            id: string;
+            name: string;
+            display_name: string;
+            member: boolean;
+        };
         /** Change */
         Change: {
             member: string;
@@ -2314,6 +2359,12 @@ export interface components {
             /** Format: date-time */
             saved_at: string;
             bytes: number;
+        };
+        /** DraftPreview */
+        DraftPreview: {
+            /** Format: uuid */
+            user_id: string;
+            rules: components["schemas"]["NewRule"][];
         };
         /** Edit */
         Edit: {
@@ -2784,6 +2835,12 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[Candidate] */
+        "Page_annotomy.projects.schemas.Candidate_": {
+            items: components["schemas"]["Candidate"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[Group] */
         "Page_annotomy.projects.schemas.Group_": {
             items: components["schemas"]["Group"][];
@@ -2817,6 +2874,12 @@ export interface components {
         /** Page[RuleAnswer] */
         "Page_annotomy.projects.schemas.RuleAnswer_": {
             items: components["schemas"]["RuleAnswer"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RuleAttribute] */
+        "Page_annotomy.projects.schemas.RuleAttribute_": {
+            items: components["schemas"]["RuleAttribute"][];
             next: string | null;
             total: number | null;
         };
@@ -3118,6 +3181,14 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             version: number;
+        };
+        /** RuleAttribute */
+        RuleAttribute: {
+            name: string;
+            /** @enum {string} */
+            level: "STUDY" | "SERIES" | "INSTANCE";
+            /** @enum {string} */
+            kind: "text" | "date" | "age" | "number";
         };
         /** RuleChange */
         RuleChange: {
@@ -6196,6 +6267,46 @@ export interface operations {
             };
         };
     };
+    FindCandidates: {
+        parameters: {
+            query: {
+                /** @description a part of the name, two characters or more */
+                search: string;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.Candidate_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListProjectGroups: {
         parameters: {
             query?: never;
@@ -6618,6 +6729,47 @@ export interface operations {
             };
         };
     };
+    PreviewDraftRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DraftPreview"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     DeleteRule: {
         parameters: {
             query?: never;
@@ -6851,6 +7003,26 @@ export interface operations {
                             [key: string]: unknown;
                         } | unknown[];
                     };
+                };
+            };
+        };
+    };
+    ListRuleAttributes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.RuleAttribute_"];
                 };
             };
         };
