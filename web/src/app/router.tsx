@@ -75,13 +75,41 @@ const usersRoute = createRoute({
   component: lazyRouteComponent(() => import('../features/identity/users-page'), 'UsersPage'),
 });
 
+const projectsRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/projects',
+  component: lazyRouteComponent(() => import('../features/projects/projects-page'), 'ProjectsPage'),
+});
+
+const projectRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/projects/$projectId',
+  validateSearch: (search: Record<string, unknown>): { tab?: string } =>
+    typeof search.tab === 'string' ? { tab: search.tab } : {},
+  component: lazyRouteComponent(() => import('../features/projects/project-page'), 'ProjectPage'),
+});
+
+const groupsRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/groups',
+  component: lazyRouteComponent(() => import('../features/projects/groups-page'), 'GroupsPage'),
+});
+
 export const router = createRouter({
   routeTree: rootRoute.addChildren([
     signInRoute,
     signUpRoute,
     forgotPasswordRoute,
     resetPasswordRoute,
-    signedInRoute.addChildren([studyListRoute, viewerRoute, profileRoute, usersRoute]),
+    signedInRoute.addChildren([
+      studyListRoute,
+      viewerRoute,
+      profileRoute,
+      usersRoute,
+      projectsRoute,
+      projectRoute,
+      groupsRoute,
+    ]),
   ]),
   defaultNotFoundComponent: () => {
     throw redirect({ to: '/' });

@@ -18,6 +18,13 @@ export function Shell() {
           <img src="/favicon.svg" alt="" width={20} height={20} />
           <span>Annotomy</span>
         </Link>
+        <nav className={classes.nav} aria-label={t('app.pages')}>
+          {PAGES.map(({ to, label }) => (
+            <Link key={to} to={to} activeOptions={{ exact: to === '/' }} className={classes.page}>
+              {t(label)}
+            </Link>
+          ))}
+        </nav>
         <div className={classes.right}>
           <LanguageSwitch />
           <SchemeSwitch />
@@ -30,6 +37,11 @@ export function Shell() {
     </div>
   );
 }
+
+const PAGES = [
+  { to: '/', label: 'app.studies' },
+  { to: '/projects', label: 'app.projects' },
+] as const;
 
 function SchemeSwitch() {
   const { t } = useTranslation();
@@ -67,9 +79,19 @@ function UserMenu() {
         <Menu.Item component={Link} to="/profile" data-testid="profile">
           {t('app.profile')}
         </Menu.Item>
+        {PAGES.map(({ to, label }) => (
+          <Menu.Item key={to} component={Link} to={to} className={classes.narrowOnly}>
+            {t(label)}
+          </Menu.Item>
+        ))}
         {user?.is_admin && (
           <Menu.Item component={Link} to="/users" data-testid="users">
             {t('app.users')}
+          </Menu.Item>
+        )}
+        {user?.is_admin && (
+          <Menu.Item component={Link} to="/groups" data-testid="groups">
+            {t('groups.all')}
           </Menu.Item>
         )}
         <Menu.Divider />
