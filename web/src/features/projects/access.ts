@@ -1,7 +1,5 @@
 /** What one's role in a project allows, and what roles mean in words. */
-import { useQuery } from '@tanstack/react-query';
-import { useTranslation } from 'react-i18next';
-import { listRoles, type Project, type Role, type RoleLabel, type Roles } from '../../api/projects';
+import type { Project, Role, Roles } from '../../api/projects';
 
 export interface TabProps {
   project: Project;
@@ -25,16 +23,6 @@ export function accessOf(project: Project, roles: Roles): ProjectAccess {
     may: (permission) => mine.has(permission),
     roleNamed: (name) => ofProjects.find((role) => role.name === name),
   };
-}
-
-export function useRoles(projectId: string) {
-  return useQuery({ queryKey: ['roles', projectId], queryFn: () => listRoles(projectId) });
-}
-
-/** The label in the chosen language. */
-export function useLabel(): (label: RoleLabel) => string {
-  const { i18n } = useTranslation();
-  return (label) => (i18n.language === 'ko' ? label.ko : label.en);
 }
 
 export type Reach = 'own' | 'all' | null;

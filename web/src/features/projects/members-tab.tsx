@@ -7,10 +7,11 @@ import { type Candidate, listMembers, type Member, removeMember, setMember } fro
 import { ConfirmButton } from '../../components/confirm-button';
 import { Section } from '../../components/section';
 import { endOfDay, useDate } from '../../lib/day';
-import { reachOf, type TabProps, useLabel } from './access';
+import { reachOf, type TabProps } from './access';
 import { PersonPicker } from './person-picker';
 import classes from './projects.module.css';
 import { RoleSelect } from './role-select';
+import { useLabel } from './use-roles';
 
 export function MembersTab({ project, access }: TabProps) {
   const { t } = useTranslation();

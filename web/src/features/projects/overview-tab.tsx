@@ -5,8 +5,9 @@ import { Link } from '@tanstack/react-router';
 import { useTranslation } from 'react-i18next';
 import { listMembers, listProjectStudies, listRequests, listRules } from '../../api/projects';
 import { Section } from '../../components/section';
-import { type TabProps, useLabel } from './access';
+import type { TabProps } from './access';
 import classes from './projects.module.css';
+import { useLabel } from './use-roles';
 
 export function OverviewTab({ project, access }: TabProps) {
   const { t } = useTranslation();

@@ -7,7 +7,7 @@ import { useTranslation } from 'react-i18next';
 import { RequestFailed } from '../../api/failure';
 import { getProject } from '../../api/projects';
 import { FailureNotice } from '../../components/failure-notice';
-import { accessOf, type ProjectAccess, type TabProps, useRoles } from './access';
+import { accessOf, type ProjectAccess, type TabProps } from './access';
 import { AskAccess } from './ask-access';
 import { DataTab } from './data-tab';
 import { GroupsTab } from './groups-tab';
@@ -17,6 +17,7 @@ import classes from './projects.module.css';
 import { RequestsTab } from './requests-tab';
 import { RolesTab } from './roles-tab';
 import { RulesTab } from './rules-tab';
+import { useRoles } from './use-roles';
 
 interface Tab {
   name: string;

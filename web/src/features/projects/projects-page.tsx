@@ -7,9 +7,9 @@ import { useTranslation } from 'react-i18next';
 import { createProject, listProjects, listRoles } from '../../api/projects';
 import { Section } from '../../components/section';
 import { useDate } from '../../lib/day';
-import { useLabel } from './access';
 import { OwnRequests } from './own-requests';
 import classes from './projects.module.css';
+import { useLabel } from './use-roles';
 
 export function ProjectsPage() {
   const { t } = useTranslation();

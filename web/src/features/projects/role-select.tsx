@@ -1,7 +1,8 @@
 /** A role of the project, by its label. */
 import { Select } from '@mantine/core';
 import { useTranslation } from 'react-i18next';
-import { type ProjectAccess, useLabel } from './access';
+import type { ProjectAccess } from './access';
+import { useLabel } from './use-roles';
 
 interface Props {
   access: ProjectAccess;

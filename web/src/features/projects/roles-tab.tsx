@@ -6,8 +6,9 @@ import { useTranslation } from 'react-i18next';
 import { deleteRole, type Role, setRole } from '../../api/projects';
 import { ConfirmButton } from '../../components/confirm-button';
 import { Section } from '../../components/section';
-import { type TabProps, useLabel } from './access';
+import type { TabProps } from './access';
 import classes from './projects.module.css';
+import { useLabel } from './use-roles';
 
 type Changes = Readonly<Record<string, ReadonlySet<string>>>;
 

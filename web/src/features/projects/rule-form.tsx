@@ -4,9 +4,10 @@ import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import type { Member, NewRule, RuleAttribute } from '../../api/projects';
 import { endOfDay } from '../../lib/day';
-import { type ProjectAccess, useLabel } from './access';
+import type { ProjectAccess } from './access';
 import classes from './projects.module.css';
 import { EFFECTS, LEVELS, operatorsOf, problemOf, valueFor } from './rule-draft';
+import { useLabel } from './use-roles';
 
 interface Props {
   first: NewRule;

@@ -3,7 +3,8 @@ import { Badge } from '@mantine/core';
 import { useTranslation } from 'react-i18next';
 import type { Member, NewRule } from '../../api/projects';
 import { useDate } from '../../lib/day';
-import { type ProjectAccess, useLabel } from './access';
+import type { ProjectAccess } from './access';
+import { useLabel } from './use-roles';
 
 export const EFFECT_COLORS = { ALLOW: 'teal', DENY: 'red', LIMIT: 'yellow' } as const;
 
