@@ -56,7 +56,11 @@ from annotomy.ops.upkeep import upkeep
 from annotomy.projects.access import require_declared
 from annotomy.projects.access_routes import router as access_router
 from annotomy.projects.group_roles import set_group_roles
+from annotomy.projects.global_role_routes import router as global_roles_router
+from annotomy.projects.matrix_routes import router as matrix_router
 from annotomy.projects.routes import handlers as role_and_group_handlers
+from annotomy.projects.global_role_routes import router as global_roles_router
+from annotomy.projects.matrix_routes import router as matrix_router
 from annotomy.projects.routes import router as projects_router
 from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
@@ -70,6 +74,8 @@ API_ROUTERS: list[Any] = [
     projects_router,
     *role_and_group_handlers,
     access_router,
+    matrix_router,
+    global_roles_router,
     uploads_router,
     manifests_router,
     annotations_router,

@@ -89,12 +89,20 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
 
 async def record(tx: WriteTx, entry: Entry) -> None:
     """In the caller's transaction: the record exists exactly when the change does."""
+    await record_all(tx, [entry])
+
+
+async def record_all(tx: WriteTx, entries: Sequence[Entry]) -> None:
+    """As `record`, of many in the same number of statements."""
     key = _key(tx)
-    patient = ""
-    if entry.study_instance_uid is not None:
+    studies = sorted({one.study_instance_uid for one in entries if one.study_instance_uid is not None})
+    patients: dict[str, str] = {}
+    if studies:
         async with unrestricted(tx):  # the actor may just have lost sight of it
-            patient = (await pseudonyms(tx, key, [entry.study_instance_uid])).get(entry.study_instance_uid, "")
-    await write_records(tx, [record_of(tx.actor, entry, patient=patient)])
+            patients = await pseudonyms(tx, key, studies)
+    await write_records(
+        tx, [record_of(tx.actor, one, patient=patients.get(one.study_instance_uid or "", "")) for one in entries]
+    )
 
 
 async def write_records(tx: WriteTx, records: Sequence[Record]) -> None:

@@ -31,6 +31,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     series_instance_uid: str | None = None
     data: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """Identifiers and numbers only: never patient data."""
+    reason: str = ""
+    """Why, in the words of who did it: for the audit alone, the feed does not carry it."""
 
 
 async def emit(tx: WriteTx, event: Event) -> None:
@@ -52,6 +54,7 @@ async def emit(tx: WriteTx, event: Event) -> None:
         project_id=event.project_id,
         study_instance_uid=study,
         detail=event.data,
+        reason=event.reason,
     )
     await record(tx, entry)
 

@@ -95,7 +95,7 @@ async def change_state(tx: WriteTx, user_id: UUID, action: str) -> User:
     """`action` is approve, suspend or activate. Suspending ends the user's sessions."""
     before, after = _NEXT_STATES[action]
     if after == "suspended":
-        await _keep_an_administrator(tx, without=user_id)
+        await require_other_administrator(tx, without=user_id)
     row = await tx.fetchrow(
         f"update users set state = $3, version = version + 1 where id = $1 and state = $2 returning {_COLUMNS}",
         user_id, before, after,
@@ -117,7 +117,7 @@ async def change_state(tx: WriteTx, user_id: UUID, action: str) -> User:
 async def delete_user(tx: WriteTx, user_id: UUID) -> None:
     """The account is emptied and can never be used again. Its name stays taken: what was done under it must not pass to
     somebody else."""
-    await _keep_an_administrator(tx, without=user_id)
+    await require_other_administrator(tx, without=user_id)
     done = await tx.fetchval(
         "update users set state = 'deleted', email = null, display_name = '', password_hash = null, is_admin = false,"
         " version = version + 1 where id = $1 and state <> 'deleted' and not is_service returning id",
@@ -146,7 +146,7 @@ async def update_user(
     if display_name is not None and len(display_name) > MAX_DISPLAY_NAME:
         raise BadRequest(f"A name to display has at most {MAX_DISPLAY_NAME} characters.")
     if is_admin is False:
-        await _keep_an_administrator(tx, without=user_id)
+        await require_other_administrator(tx, without=user_id)
     before = await tx.fetchrow(
         "select email, is_admin from users where id = $1 and state <> 'deleted' and not is_service for no key update",
         user_id,
@@ -166,6 +166,16 @@ async def update_user(
     await emit(tx, Event(type="user.changed", object_kind="user", object_id=str(user_id), data={"changed": changed}))
     await announce(tx, user_id)
     return _user(row)
+
+
+async def set_administrator(tx: WriteTx, user_id: UUID, *, is_admin: bool) -> bool:
+    """The flag alone; the caller has decided the right and kept an administrator. False when nothing changed."""
+    changed = await tx.fetchval(
+        "update users set is_admin = $2, version = version + 1 where id = $1 and is_admin <> $2 returning true",
+        user_id, is_admin,
+    )  # fmt: skip
+    await announce(tx, user_id)
+    return bool(changed)
 
 
 async def set_password(tx: WriteTx, *, username: str, password_hash: str) -> None:
@@ -221,7 +231,8 @@ async def _insert(
     )  # fmt: skip
 
 
-async def _keep_an_administrator(tx: WriteTx, *, without: UUID) -> None:
+async def require_other_administrator(tx: WriteTx, *, without: UUID) -> None:
+    """Raises Conflict when this user is the last active administrator."""
     await tx.execute("select pg_advisory_xact_lock($1)", LAST_ADMIN_LOCK)
     is_admin = await tx.fetchval("select is_admin and state = 'active' from users where id = $1", without)
     others = await tx.fetchval("select count(*) from users where is_admin and state = 'active' and id <> $1", without)

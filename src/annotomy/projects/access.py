@@ -4,6 +4,7 @@ The view (first migration) is the one statement of who sees which study, series 
 as well. docs/explanation/access.md says what the words mean.
 """
 
+from collections.abc import Collection, Iterable
 from typing import Literal
 from uuid import UUID
 
@@ -16,10 +17,13 @@ __all__ = [
     "ROLES",
     "SCOPE_NAMES",
     "Permission",
+    "held_in",
     "key_reaches",
     "require",
+    "require_all_held",
     "require_declared",
     "require_global",
+    "require_holding",
     "require_member",
     "require_own_or_all",
     "require_scope",
@@ -60,6 +64,28 @@ async def require(tx: ReadTx, actor: Actor, permission: Permission | str, projec
 async def require_member(tx: ReadTx, actor: Actor, project_id: UUID) -> None:
     """Raises NotFound to who is not."""
     await _held(tx, actor, project_id)
+
+
+async def require_holding(tx: ReadTx, actor: Actor, permissions: Iterable[str], project_id: UUID) -> None:
+    """For who gives permissions in a project: nobody gives what they do not hold there. Raises NotFound, else Forbidden."""
+    require_all_held(await _held(tx, actor, project_id), permissions)
+
+
+def require_all_held(held: Collection[str], permissions: Iterable[str]) -> None:
+    """As `require_holding`, of what `held_in` told."""
+    lacking = sorted(one for one in permissions if not holds(held, one))
+    if lacking:
+        raise Forbidden("You cannot give permissions that your own role lacks.", lacking=lacking)
+
+
+async def held_in(tx: ReadTx, actor: Actor, project_ids: Collection[UUID]) -> dict[UUID, frozenset[str]]:
+    """The actor's permissions in each of these projects; one that is not in the answer does not exist for the actor."""
+    rows = await tx.fetch(
+        f"select m.project_id, m.permissions from project_members m where m.user_id = $1 and m.project_id = any($2) and {VALID}"
+        " and ($3::uuid is null or m.project_id = $3)",
+        actor.user_id, list(project_ids), actor.project_id,
+    )  # fmt: skip
+    return {row["project_id"]: frozenset(row["permissions"]) for row in rows}
 
 
 async def require_own_or_all(tx: ReadTx, actor: Actor, action: str, project_id: UUID, owner_id: UUID) -> None:

@@ -10,6 +10,14 @@ class LastAdministrator(Conflict):
     title = "The project would have nobody to manage it"
 
 
+class MatrixRefused(Conflict):
+    """A change of many cells is written as a whole or not at all, and some of them did not pass. `results` has, in the order of the
+    changes, what became of each; mend or leave out those that were refused."""
+
+    slug = "matrix-refused"
+    title = "Some cells cannot be changed so"
+
+
 class RoleInUse(Conflict):
     """Members or groups have this role. Give them another one first."""
 

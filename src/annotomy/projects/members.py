@@ -14,7 +14,7 @@ from annotomy.db.engine import Database, ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound
 from annotomy.events import Event, emit
-from annotomy.projects.access import VALID, Permission, require, require_global, require_member
+from annotomy.projects.access import VALID, Permission, require, require_global, require_holding, require_member
 from annotomy.projects.errors import LastAdministrator, RoleInUse
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, ROLES
 from annotomy.projects.schemas import Candidate, Group, Member, ProjectGroup, Role, RoleLabel
@@ -50,11 +50,12 @@ async def set_member(
 ) -> Member:
     """Adds a member, or changes one. Raises LastAdministrator when nobody would be left to manage the project."""
     await require(tx, tx.actor, Permission.PROJECT_MANAGE, project_id)
-    _require_order(valid_from, expires_at)
+    require_order(valid_from, expires_at)
     if await tx.fetchval("select 1 from users where id = $1 and state <> 'deleted'", user_id) is None:
         raise NotFound("There is no such user.")
+    await require_holding(tx, tx.actor, await permissions_of(tx, project_id, role), project_id)
     await put_member(tx, project_id, user_id=user_id, role=role, valid_from=valid_from, expires_at=expires_at)
-    await _require_administrator(tx, project_id)
+    await require_administrator(tx, project_id)
     data = {"role": role, "valid_from": valid_from, "expires_at": expires_at}
     data = {name: str(value) for name, value in data.items() if value is not None}
     await emit(
@@ -72,14 +73,17 @@ async def put_member(
     """The row and what is seen by it; the caller has decided the right. Raises BadRequest for a role that nobody knows."""
     await lock_policy(tx, project_id)
     permissions = await permissions_of(tx, project_id, role)
-    await tx.execute(
-        "insert into project_members (project_id, user_id, role, permissions, ruled, valid_from, expires_at)"
-        " select id, $2, $3, $4, ruled, $5, $6 from projects where id = $1 on conflict (user_id, project_id) do update set"
-        " role = excluded.role, permissions = excluded.permissions, via_group = null, audience_id = 0,"
-        " valid_from = excluded.valid_from, expires_at = excluded.expires_at",
-        project_id, user_id, role, permissions, valid_from, expires_at,
-    )  # fmt: skip
+    await tx.execute(PUT_MEMBER, project_id, user_id, role, permissions, valid_from, expires_at)
     await settle_project(tx, project_id)
+
+
+PUT_MEMBER = (
+    "insert into project_members (project_id, user_id, role, permissions, ruled, valid_from, expires_at)"
+    " select id, $2, $3, $4, ruled, $5, $6 from projects where id = $1 on conflict (user_id, project_id) do update set"
+    " role = excluded.role, permissions = excluded.permissions, via_group = null, audience_id = 0,"
+    " valid_from = excluded.valid_from, expires_at = excluded.expires_at"
+)
+"""A membership of one's own: project, user, role, its permissions, from when, until when. The project is settled after it."""
 
 
 async def take_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> bool:
@@ -89,7 +93,7 @@ async def take_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> bool:
         "delete from project_members where project_id = $1 and user_id = $2 and via_group is null returning true",
         project_id, user_id,
     )  # fmt: skip
-    await _settle_groups(tx, project_id)
+    await settle_groups(tx, project_id)
     return bool(taken)
 
 
@@ -105,7 +109,7 @@ async def remove_member(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:
     if via_group["via_group"] is not None:
         raise Conflict("The person is a member through a group. Take them out of the group.")
     await take_member(tx, project_id, user_id)
-    await _require_administrator(tx, project_id)
+    await require_administrator(tx, project_id)
     await emit(tx, Event(type="member.removed", object_kind="user", object_id=str(user_id), project_id=project_id))
 
 
@@ -160,7 +164,8 @@ async def add_service_member(tx: WriteTx, project_id: UUID, user_id: UUID, role:
     )
 
 
-async def _require_administrator(tx: ReadTx, project_id: UUID) -> None:
+async def require_administrator(tx: ReadTx, project_id: UUID) -> None:
+    """Call after a change. Raises LastAdministrator when nobody is left who may manage the project."""
     if not await tx.fetchval(
         f"select exists (select from project_members m where m.project_id = $1 and 'project.manage' = any (m.permissions)"
         f" and {VALID})",
@@ -169,7 +174,7 @@ async def _require_administrator(tx: ReadTx, project_id: UUID) -> None:
         raise LastAdministrator("Nobody would be left who may manage this project.")
 
 
-def _require_order(valid_from: datetime | None, expires_at: datetime | None) -> None:
+def require_order(valid_from: datetime | None, expires_at: datetime | None) -> None:
     for moment in (valid_from, expires_at):
         if moment is not None and moment.tzinfo is None:
             raise BadRequest("A time carries its offset from UTC.")
@@ -244,20 +249,20 @@ async def set_project_group(
 ) -> ProjectGroup:
     """Gives a group a role in the project."""
     await require(tx, tx.actor, Permission.PROJECT_MANAGE, project_id)
-    _require_order(valid_from, expires_at)
+    require_order(valid_from, expires_at)
     name = await tx.fetchval("select name from groups where id = $1", group_id)
     if name is None:
         raise NotFound("There is no such group.")
     await lock_policy(tx, project_id)
-    await permissions_of(tx, project_id, role)
+    await require_holding(tx, tx.actor, await permissions_of(tx, project_id, role), project_id)
     await tx.execute(
         "insert into project_groups (project_id, group_id, role, valid_from, expires_at) values ($1, $2, $3, $4, $5)"
         " on conflict (project_id, group_id) do update set role = excluded.role, valid_from = excluded.valid_from,"
         " expires_at = excluded.expires_at",
         project_id, group_id, role, valid_from, expires_at,
     )  # fmt: skip
-    await _settle_groups(tx, project_id)
-    await _require_administrator(tx, project_id)
+    await settle_groups(tx, project_id)
+    await require_administrator(tx, project_id)
     event = Event(
         type="project_group.set",
         object_kind="group",
@@ -277,8 +282,8 @@ async def remove_project_group(tx: WriteTx, project_id: UUID, group_id: UUID) ->
     )
     if done is None:
         raise NotFound("There is no such group in this project.")
-    await _settle_groups(tx, project_id)
-    await _require_administrator(tx, project_id)
+    await settle_groups(tx, project_id)
+    await require_administrator(tx, project_id)
     event = Event(type="project_group.removed", object_kind="group", object_id=str(group_id), project_id=project_id)
     await emit(tx, event)
 
@@ -298,10 +303,10 @@ async def _settle_projects_of(tx: WriteTx, group_id: UUID) -> None:
         "select project_id from project_groups where group_id = $1 order by project_id", group_id
     ):
         await lock_policy(tx, row["project_id"])
-        await _settle_groups(tx, row["project_id"])
+        await settle_groups(tx, row["project_id"])
 
 
-async def _settle_groups(tx: WriteTx, project_id: UUID) -> None:
+async def settle_groups(tx: WriteTx, project_id: UUID) -> None:
     """Brings the memberships that groups give in step with the groups."""
     await tx.execute(
         "delete from project_members m where m.project_id = $1 and m.via_group is not null and not exists (select from"
@@ -309,7 +314,7 @@ async def _settle_groups(tx: WriteTx, project_id: UUID) -> None:
         project_id,
     )
     await tx.execute(_GROUP_MEMBERSHIPS, project_id)
-    await _bring_permissions_in_step(tx, project_id)
+    await bring_permissions_in_step(tx, project_id)
     await settle_project(tx, project_id)
 
 
@@ -378,6 +383,10 @@ async def set_role(
     if unknown:
         raise BadRequest("A role is made of the permissions that GET /roles lists for projects.", unknown=unknown[:20])
     await lock_policy(tx, project_id)
+    before: list[str] | None = await tx.fetchval(
+        "select permissions from project_roles where project_id = $1 and name = $2", project_id, name
+    )
+    await require_holding(tx, tx.actor, set(permissions) - set(before or ()), project_id)
     if await tx.fetchval("select count(*) from project_roles where project_id = $1", project_id) >= MAX_ROLES:
         raise BadRequest(f"A project has {MAX_ROLES} roles of its own at most.")
     shown = label or RoleLabel(en=name, ko=name)
@@ -387,8 +396,8 @@ async def set_role(
         " permissions = excluded.permissions returning name, label_en, label_ko, permissions",
         project_id, name, shown.en[:200], shown.ko[:200], sorted(set(permissions)),
     )  # fmt: skip
-    await _bring_permissions_in_step(tx, project_id)
-    await _require_administrator(tx, project_id)
+    await bring_permissions_in_step(tx, project_id)
+    await require_administrator(tx, project_id)
     await settle_project(tx, project_id, rules_changed=True)
     data = {"permissions": sorted(set(permissions))}
     await emit(tx, Event(type="role.set", object_kind="role", object_id=name, project_id=project_id, data=data))
@@ -411,7 +420,7 @@ async def delete_role(tx: WriteTx, project_id: UUID, name: str) -> None:
     await emit(tx, Event(type="role.deleted", object_kind="role", object_id=name, project_id=project_id))
 
 
-async def _bring_permissions_in_step(tx: WriteTx, project_id: UUID) -> None:
+async def bring_permissions_in_step(tx: WriteTx, project_id: UUID) -> None:
     for row in await tx.fetch("select distinct role from project_members where project_id = $1", project_id):
         permissions = await permissions_of(tx, project_id, row["role"])
         await tx.execute(

@@ -130,6 +130,20 @@ class NewRole(msgspec.Struct, frozen=True):
     label: RoleLabel | None = None
 
 
+class GlobalRole(msgspec.Struct, frozen=True):
+    user_id: UUID
+    username: str
+    role: str
+
+
+class NewGlobalRole(msgspec.Struct, frozen=True):
+    user_id: UUID
+    role: str
+    """One of the roles of GET /roles whose scope is global."""
+    reason: str = ""
+    """Why, for the audit."""
+
+
 class NewRule(msgspec.Struct, frozen=True):
     effect: Effect
     level: Level

@@ -73,6 +73,7 @@ async def assign_study(
     *,
     series_instance_uid: str | None = None,
     sop_instance_uid: str | None = None,
+    reason: str = "",
 ) -> ProjectStudy:
     """Puts a study, a series or an instance into a project where the actor may assign.
 
@@ -105,7 +106,12 @@ async def assign_study(
     await emit(
         tx,
         Event(
-            type="study.assigned", object_kind="study", object_id=study_instance_uid, project_id=project_id, data=data
+            type="study.assigned",
+            object_kind="study",
+            object_id=study_instance_uid,
+            project_id=project_id,
+            data=data,
+            reason=reason,
         ),
     )
     added_at = await tx.fetchval(
@@ -151,6 +157,7 @@ async def unassign_study(
     *,
     series_instance_uid: str | None = None,
     sop_instance_uid: str | None = None,
+    reason: str = "",
 ) -> None:
     """Takes a study out with all its parts; with a series or an instance named, the assignment of just that."""
     await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
@@ -170,7 +177,14 @@ async def unassign_study(
         raise NotFound("There is no such study in this project.")
     await settle_studies(tx, [study_id])
     await emit(
-        tx, Event(type="study.unassigned", object_kind="study", object_id=study_instance_uid, project_id=project_id)
+        tx,
+        Event(
+            type="study.unassigned",
+            object_kind="study",
+            object_id=study_instance_uid,
+            project_id=project_id,
+            reason=reason,
+        ),
     )
 
 

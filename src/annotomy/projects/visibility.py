@@ -11,7 +11,7 @@ Locks: an exclusive advisory lock on the project when rules or members change, a
 after the lock on the study's row. So no study escapes a new rule, and senders do not wait for each other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -118,8 +118,11 @@ async def lock_policy(tx: WriteTx, project_id: UUID) -> None:
     await tx.execute("select pg_advisory_xact_lock($1, hashtext($2))", _LOCK_CLASS, str(project_id))
 
 
-async def settle_project(tx: WriteTx, project_id: UUID, *, rules_changed: bool = False) -> None:
-    """Gives every member their audience, and decides for audiences that are new - for all of them when rules changed."""
+async def settle_project(
+    tx: WriteTx, project_id: UUID, *, rules_changed: bool = False, rules_of: Collection[UUID] = ()
+) -> None:
+    """Gives every member their audience, and decides for audiences that are new - for all of them when rules changed, and for
+    `rules_of` when only rules that name these people did."""
     ruled: bool = await tx.fetchval(
         "select exists (select from project_rules where project_id = $1)"
         " or exists (select from project_members where project_id = $1 and blinded)",
@@ -140,7 +143,7 @@ async def settle_project(tx: WriteTx, project_id: UUID, *, rules_changed: bool =
     new = {row["id"] for row in fresh}
     async with unrestricted(tx):
         for audience in audiences:
-            if rules_changed or audience["id"] in new:
+            if rules_changed or audience["id"] in new or audience["user_id"] in rules_of:
                 await _decide(tx, project_id, audience, None)
 
 
