@@ -16,6 +16,8 @@ class Actor:
     project_id: UUID | None = None
     """The only project that this credential reaches, or None when it reaches all of its user's."""
     session_id: UUID | None = None
+    key_id: UUID | None = None
+    """The API key that was shown."""
     scopes: frozenset[str] | None = None
     """What an API key is narrowed to: names of permissions and the groups `read`, `write`, `admin`; None: not narrowed."""
 

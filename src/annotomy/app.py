@@ -49,6 +49,7 @@ from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.audit_requests import audit_requests
+from annotomy.ops.audit_review_routes import router as audit_review_router
 from annotomy.ops.audit_routes import router as audit_router
 from annotomy.ops.health import Readiness
 from annotomy.ops.health import handlers as health_handlers
@@ -88,6 +89,7 @@ API_ROUTERS: list[Any] = [
     segmentations_router,
     *inference_routers,
     audit_router,
+    audit_review_router,
     events_router,
 ]
 """Everything under /api/v1, in the order of the features."""
@@ -99,7 +101,7 @@ OTHER_HANDLERS: list[Any] = [*stow.handlers, *qido.handlers, *wado.handlers, *he
 @asynccontextmanager
 async def open_services(settings: Settings, database_url: str) -> AsyncGenerator[Services]:
     """The real collaborators of a process, closed at the end of the block."""
-    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    audit_key = await load_audit_key(settings.data_dir, settings.audit.key)
     db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
     models = ModelProcess(settings.models)
     try:

@@ -36,10 +36,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     actor_name: str
     actor_kind: str
     session_id: UUID | None
+    key_id: UUID | None
     source: str
     action: str
     object_kind: str
     object_id: str
+    study_instance_uid: str
+    """The study that the object is or hangs on, or empty."""
     patient: str
     project_id: UUID | None
     outcome: str
@@ -60,7 +63,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     object_id: str
     project_id: UUID | None = None
     study_instance_uid: str | None = None
-    """Of whose patient the pseudonym is."""
+    """What the object is or hangs on; of whose patient the pseudonym is."""
     outcome: str = "success"
     reason: str = ""
     detail: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
@@ -74,14 +77,16 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
         actor_name=_text(actor.name),
         actor_kind=actor.kind,
         session_id=actor.session_id,
+        key_id=actor.key_id,
         source=_text(origin.source),
         action=entry.action,
         object_kind=entry.object_kind,
         object_id=_text(entry.object_id),
+        study_instance_uid=_text(entry.study_instance_uid or ""),
         patient=patient,
         project_id=entry.project_id,
         outcome=entry.outcome,
-        reason=_text(entry.reason),
+        reason=_text(entry.reason or origin.reason),
         request_id=_text(origin.request_id),
         detail=msgspec.json.encode(entry.detail, order="deterministic", enc_hook=str).decode().replace("\\u0000", ""),
     )

@@ -5,6 +5,8 @@ Heavy imports stand inside the commands that need them: `serve` has to answer so
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import click
@@ -19,7 +21,9 @@ from annotomy.errors import Problem
 from annotomy.identity.commands import add_commands as add_identity_commands
 from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
+from annotomy.ops.audit_commands import audit_commands
 from annotomy.ops.commands import doctor_command
+from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
 
@@ -189,36 +193,9 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
     click.echo(asyncio.run(issue()))
 
 
-@main.group()
-def audit() -> None:
-    """The audit."""
-
-
-@audit.command("verify")
-def audit_verify() -> None:
-    """Check the whole hash chain; names the first bad record and exits 1 when there is one."""
-    from annotomy.ops.audit_chain import AuditChain, Verdict
-
-    settings = Settings.from_environment()
-
-    async def verify() -> Verdict:
-        db = await open_database(settings)
-        try:
-            chain = AuditChain(db, settings.data_dir)
-            await chain.append_all()
-            return await chain.verify()
-        finally:
-            await db.close()
-
-    verdict = asyncio.run(verify())
-    if not verdict.valid:
-        raise click.ClickException(f"Record {verdict.first_bad} of {verdict.records}: {verdict.problem}.")
-    click.echo(f"{verdict.records} records, all as they were written.")
-
-
 async def open_database(settings: Settings) -> Database:
     """For one command: one connection, and the key that seals what it records."""
-    audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+    audit_key = await load_audit_key(settings.data_dir, settings.audit.key)
     return await Database.connect(database_url(settings), pool_size=1, audit_key=audit_key)
 
 
@@ -233,6 +210,16 @@ def database_url(settings: Settings) -> str:
     raise click.ClickException("The private database is reached through a running `annotomy serve`; none was found.")
 
 
+@asynccontextmanager
+async def opened_services(settings: Settings) -> AsyncGenerator[Services]:
+    """For one command that needs more than the database."""
+    from annotomy.app import open_services
+
+    async with open_services(settings, database_url(settings)) as services:
+        yield services
+
+
+main.add_command(audit_commands(opened_services))
 main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 

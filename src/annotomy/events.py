@@ -29,6 +29,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """What it hangs on: who does not see the study through the project does not see the event. Taken from `object_id` for
     a study."""
     series_instance_uid: str | None = None
+    outcome: str = "success"
+    """Of the audit record: a refusal is a failure."""
     data: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """Identifiers and numbers only: never patient data."""
     reason: str = ""
@@ -53,6 +55,7 @@ async def emit(tx: WriteTx, event: Event) -> None:
         object_id=event.object_id,
         project_id=event.project_id,
         study_instance_uid=study,
+        outcome=event.outcome,
         detail=event.data,
         reason=event.reason,
     )

@@ -9,6 +9,8 @@ class Origin:
     source: str
     """A network address, or the word of a process of ours."""
     request_id: str = ""
+    reason: str = ""
+    """Why they say that they ask: bulk downloads and exports need one."""
 
 
 LOCAL = Origin("local")

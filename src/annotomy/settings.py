@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -121,6 +122,19 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_MODEL_TIMEOUT_S: seconds after which a prediction is stopped (900)."""
 
 
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
+    key: str | None
+    """ANNOTOMY_AUDIT_KEY: 32 bytes in base64 that seal the audit, the same on every host; None: kept in the data folder."""
+    retention_years: int
+    """ANNOTOMY_AUDIT_RETENTION_YEARS: how long records stay in the database before `annotomy audit drop` may take them out (6: HIPAA; at least 2: PIPA)."""
+    time_zone: str
+    """ANNOTOMY_TIME_ZONE: in which the monthly audit review counts months and office hours (Asia/Seoul)."""
+    office_hours: tuple[int, int]
+    """ANNOTOMY_OFFICE_HOURS: on working days, from-to in hours; reads outside of them are shown in the monthly audit review (8-19)."""
+    bulk_studies: int
+    """ANNOTOMY_BULK_STUDIES: downloads of files of more studies than this in 24 hours by one user need a reason (20); 0: never."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     """ANNOTOMY_DATA: data folder (`./data`)."""
@@ -136,8 +150,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: ModelSettings
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
-    audit_key: str | None
-    """ANNOTOMY_AUDIT_KEY: 32 bytes in base64 that seal the audit, the same on every host; None: kept in the data folder."""
+    audit: AuditSettings
     language: str
     """ANNOTOMY_LANGUAGE: `ko` or `en` for people at the terminal; default: that of LC_ALL, LC_MESSAGES or LANG."""
     log_level: str
@@ -218,7 +231,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 timeout_s=_whole(env, "ANNOTOMY_MODEL_TIMEOUT_S", 900, low=1, high=86_400),
             ),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
-            audit_key=env.get("ANNOTOMY_AUDIT_KEY") or None,
+            audit=AuditSettings(
+                key=env.get("ANNOTOMY_AUDIT_KEY") or None,
+                retention_years=_whole(env, "ANNOTOMY_AUDIT_RETENTION_YEARS", 6, low=2, high=100),
+                time_zone=_time_zone(env, "ANNOTOMY_TIME_ZONE", "Asia/Seoul"),
+                office_hours=_hours(env, "ANNOTOMY_OFFICE_HOURS", "8-19"),
+                bulk_studies=_whole(env, "ANNOTOMY_BULK_STUDIES", 20, low=0, high=1_000_000),
+            ),
             language=_language(env),
             log_level=env.get("ANNOTOMY_LOG_LEVEL", "info").lower(),
             metrics_dir=Path(env["PROMETHEUS_MULTIPROC_DIR"]) if env.get("PROMETHEUS_MULTIPROC_DIR") else None,
@@ -237,6 +256,22 @@ def _whole(env: Mapping[str, str], name: str, default: int, *, low: int, high: i
     if not low <= value <= high:
         raise ValueError(f"{name} takes a number from {low} to {high}, not {value}")
     return value
+
+
+def _time_zone(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"{name} takes a name of the time zone database, such as Asia/Seoul, not {text!r}") from None
+    return text
+
+
+def _hours(env: Mapping[str, str], name: str, default: str) -> tuple[int, int]:
+    first, _, last = (env.get(name) or default).partition("-")
+    if not (first.isdigit() and last.isdigit() and 0 <= int(first) < int(last) <= 24):
+        raise ValueError(f"{name} takes two hours of a day, such as {default}")
+    return int(first), int(last)
 
 
 def _path(env: Mapping[str, str], name: str) -> Path | None:

@@ -129,7 +129,7 @@ class Supervisor:
         from annotomy.projects.members import bring_roles_in_step
 
         await migrate(url)
-        audit_key = await load_audit_key(self._settings.data_dir, self._settings.audit_key)
+        audit_key = await load_audit_key(self._settings.data_dir, self._settings.audit.key)
         db = await Database.connect(url, pool_size=1, audit_key=audit_key)
         try:
             await bring_roles_in_step(db)

@@ -12,6 +12,7 @@ from annotomy.identity import notices as identity
 from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
+from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
 from annotomy.settings import Settings
 from annotomy.uploads.jobs import INGEST
 from annotomy.uploads.sweep import sweep_uploads
@@ -21,7 +22,7 @@ log = structlog.get_logger(__name__)
 HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, INGEST, RUN_PREDICTION, REPORT]
 """In the order of the features."""
 
-SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads)]
+SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]
 """Upkeep, in the order of the features; times are UTC."""
 
 

@@ -57,8 +57,8 @@ async def test_an_untouched_chain_is_valid(chain: AuditChain) -> None:
 
 
 _COPY = (
-    "insert into audit select {seq}, at, actor_id, actor_name, actor_kind, session_id, source, action, object_kind, object_id,"
-    " patient, project_id, outcome, reason, request_id, detail, hash from audit where seq = {of}"
+    "insert into audit select {seq}, at, actor_id, actor_name, actor_kind, session_id, key_id, source, action, object_kind, object_id,"
+    " study_instance_uid, patient, project_id, outcome, reason, request_id, detail, hash from audit where seq = {of}"
 )
 
 TAMPERINGS: dict[str, tuple[list[str], int]] = {
@@ -91,10 +91,12 @@ TAMPERINGS: dict[str, tuple[list[str], int]] = {
             "actor_name": "'somebody else'",
             "actor_kind": "'api_key'",
             "session_id": "gen_random_uuid()",
+            "key_id": "gen_random_uuid()",
             "source": "'203.0.113.9'",
             "action": "'test.undone'",
             "object_kind": "'other'",
             "object_id": "'0'",
+            "study_instance_uid": "'1.2.3'",
             "patient": "'p'",
             "project_id": "gen_random_uuid()",
             "outcome": "'denied'",

@@ -23,6 +23,7 @@ from annotomy.annotations.measure import Concept
 from annotomy.annotations.query import Filter, list_annotations
 from annotomy.annotations.schemas import Annotation
 from annotomy.annotations.structured_report import Reportable, to_group, to_mark
+from annotomy.archive.downloads import require_reason_for
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.engine import ReadTx
 from annotomy.dicom.gsps import Mark, write_presentation_state
@@ -69,6 +70,7 @@ async def export_annotations(services: Services, actor: Actor, asked: Filter, fo
     """Raises NothingToExport, TooLarge, and BadRequest for a report on several studies."""
     async with services.db.read(actor) as tx:
         found = await _collect(tx, asked)
+        require_reason_for(services, len({one.study_instance_uid for one in found}))
         sizes = await _image_sizes(tx, found) if form == "coco" else {}
         material = await _report_material(tx, found) if form in ("sr", "gsps") else None
     match form:

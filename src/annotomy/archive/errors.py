@@ -1,4 +1,4 @@
-"""Why an instance is not kept. Each carries the Failure Reason (PS3.18 Annex I, PS3.4 B.2.3) that Store answers."""
+"""Why an instance is not kept - each with the Failure Reason (PS3.18 Annex I, PS3.4 B.2.3) that Store answers - or not sent."""
 
 from typing import ClassVar
 
@@ -62,3 +62,12 @@ class AnotherInstance(StoreRefused):
     slug = "another-instance"
     title = "The data set is not what was announced"
     failure_reason = 0xA900
+
+
+class ReasonRequired(Problem):
+    """What leaves the system in bulk leaves it with a reason, which is recorded: say why, in `Annotomy-Reason` (percent-encoded
+    UTF-8) or `?download_reason=` of the request. For a DICOM peer the purpose stands in its registration."""
+
+    slug = "reason-required"
+    title = "Say why"
+    status = 403

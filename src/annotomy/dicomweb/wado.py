@@ -15,6 +15,7 @@ from pydicom.uid import UID
 
 from annotomy.actor import Actor
 from annotomy.archive.decode import FrameSource, decode_frames, frame_sources, render
+from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
 from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
@@ -76,6 +77,8 @@ async def instances(
     """Instances as they were stored, as multipart/related."""
     async with services.db.read(actor) as tx:
         located = await locate(tx, **request.path_params)
+    if "sop_instance_uid" not in request.path_params:
+        await admit_download(services, actor, [located[0].study_instance_uid])
     boundary = secrets.token_hex(16)
 
     async def message() -> AsyncIterator[bytes]:

@@ -20,7 +20,7 @@ from annotomy.projects.members import add_service_member
 
 AE_TITLE = re.compile(r"^[ -\[\]-~]{1,16}$")
 """PS3.5 6.2 AE: 16 characters of the basic repertoire without backslash."""
-_COLUMNS = "ae_title, network, user_id, project_id, may_store, may_query, may_retrieve, host, port"
+_COLUMNS = "ae_title, network, user_id, project_id, may_store, may_query, may_retrieve, purpose, host, port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Peer:
     may_store: bool = True
     may_query: bool = True
     may_retrieve: bool = True
+    purpose: str = ""
+    """The reason of what it retrieves in bulk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class NewPeer:
     may_store: bool = True
     may_query: bool = True
     may_retrieve: bool = True
+    purpose: str = ""
     host: str | None = None
     port: int | None = None
 
@@ -60,7 +63,7 @@ class NewPeer:
 async def find_peer(tx: ReadTx, ae_title: str, address: str | None) -> Peer | None:
     """The peer of this title that calls from there (None: wherever) and whose principal is active; None refuses it."""
     row = await tx.fetchrow(
-        "select p.user_id, u.username, u.is_admin, p.project_id, p.may_store, p.may_query, p.may_retrieve"
+        "select p.user_id, u.username, u.is_admin, p.project_id, p.may_store, p.may_query, p.may_retrieve, p.purpose"
         " from dimse_peers p join users u on u.id = p.user_id"
         " where p.ae_title = $1 and u.state = 'active' and ($2::text is null or p.network is null or p.network >>= $2::text::inet)",
         ae_title, address,
@@ -70,7 +73,7 @@ async def find_peer(tx: ReadTx, ae_title: str, address: str | None) -> Peer | No
     actor = Actor(
         user_id=row["user_id"], name=f"{ae_title} ({row['username']})", kind="aet", project_id=row["project_id"]
     )
-    return Peer(ae_title, actor, row["may_store"], row["may_query"], row["may_retrieve"])
+    return Peer(ae_title, actor, row["may_store"], row["may_query"], row["may_retrieve"], row["purpose"])
 
 
 async def open_peer(tx: ReadTx, ae_title: str) -> Peer | None:
@@ -103,9 +106,9 @@ async def add_peer(tx: WriteTx, new: NewPeer) -> None:
         await require(tx, Actor(user_id=user_id, name="", kind="aet"), permission, new.project_id)
     try:
         await tx.execute(
-            f"insert into dimse_peers (id, {_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            f"insert into dimse_peers (id, {_COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             new_id(), new.ae_title.strip(), network, user_id, new.project_id,
-            new.may_store, new.may_query, new.may_retrieve, new.host, new.port,
+            new.may_store, new.may_query, new.may_retrieve, new.purpose.strip(), new.host, new.port,
         )  # fmt: skip
     except asyncpg.UniqueViolationError as error:
         raise PeerExists("There is a peer of this AE title already.") from error
@@ -123,7 +126,7 @@ async def remove_peer(tx: WriteTx, ae_title: str) -> None:
 
 async def list_peers(tx: ReadTx) -> list[dict[str, object]]:
     rows = await tx.fetch(
-        "select p.ae_title, p.network, u.username, p.project_id, p.may_store, p.may_query, p.may_retrieve, p.host, p.port"
+        "select p.ae_title, p.network, u.username, p.project_id, p.may_store, p.may_query, p.may_retrieve, p.purpose, p.host, p.port"
         " from dimse_peers p join users u on u.id = p.user_id order by p.ae_title"
     )
     return [dict(row) for row in rows]

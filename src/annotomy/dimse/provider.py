@@ -32,6 +32,7 @@ from annotomy.dimse.status import Status, status_of
 from annotomy.dimse.store import instance_head, store
 from annotomy.dimse.upper_layer import SOURCE_PROVIDER, AssociationEnded, UpperLayer
 from annotomy.errors import Problem
+from annotomy.origin import ORIGIN, Origin
 from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
@@ -127,6 +128,7 @@ async def _associate(layer: UpperLayer, shared: Shared, request: AssociateReques
         return
     services = shared.services
     spool = Spool(services.settings.spool_dir, services.settings.limits.instance_bytes, instance_head)
+    ORIGIN.set(Origin(layer.peer_address or "unknown", reason=peer.purpose))  # of this association's task
     session = Session(shared, peer, request)
     session.dialogue = Dialogue(
         layer, contexts, max_length, budget=shared.budget, spool=spool, on_request=session.answer

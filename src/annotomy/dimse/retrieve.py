@@ -9,11 +9,14 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import structlog
 from pydicom.dataset import Dataset
 
 from annotomy.actor import SYSTEM
+from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import InstanceLocation, locate, read_instance
+from annotomy.audit import Entry, record
 from annotomy.dicom.part10 import MAX_META_BYTES, data_set_start
 from annotomy.dicom.transcode import TranscodeError, to_uncompressed
 from annotomy.dimse.command import E, Field, response_to
@@ -65,6 +68,7 @@ class _Progress:
 
 async def get(dialogue: Dialogue, services: Services, peer: Peer, message: Message) -> None:
     locations = await _locate(services, peer, message)
+    await _record(services, peer, locations, to=peer.ae_title)
     contexts = [context for context in dialogue.contexts.values() if context.requestor_is_scp]
     progress = await _send_all(dialogue, contexts, services, message, dialogue, locations, originator=None)
     await _finish(dialogue, message, progress)
@@ -82,6 +86,7 @@ async def move(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
         )
         return
     locations = await _locate(services, peer, message)
+    await _record(services, peer, locations, to=destination.ae_title)
     proposed = _proposals(locations)
     ours = services.settings.dimse.ae_title
     try:
@@ -119,6 +124,20 @@ async def _locate(services: Services, peer: Peer, message: Message) -> list[Inst
             )
     except NotFound:
         return []
+
+
+async def _record(services: Services, peer: Peer, locations: list[InstanceLocation], *, to: str) -> None:
+    """Before the first byte goes out; a record for each study. Raises ReasonRequired."""
+    counts: dict[str, int] = {}
+    for at in locations:
+        counts[at.study_instance_uid] = counts.get(at.study_instance_uid, 0) + 1
+    if len(locations) > 1:
+        await admit_download(services, peer.actor, list(counts))
+    async with services.db.write(peer.actor) as tx:
+        for study, instances in counts.items():
+            detail = {"instances": instances, "destination": to}
+            entry = Entry(action="study.sent", object_kind="study", object_id=study, study_instance_uid=study)
+            await record(tx, msgspec.structs.replace(entry, project_id=peer.actor.project_id, detail=detail))
 
 
 async def _send_all(

@@ -152,6 +152,7 @@ async def find_api_key(services: Services, key: str) -> KnownKey:
         kind="api_key",
         is_admin=row["is_admin"],
         project_id=row["project_id"],
+        key_id=row["id"],
         scopes=None if row["scopes"] is None else frozenset(row["scopes"]),
     )
     return KnownKey(actor, tuple(row["addresses"]), row["expires_at"])

@@ -63,6 +63,7 @@ async def check_password(services: Services, username: str, password: str, peer:
                 type="security.sign_in_refused",
                 object_kind="user",
                 object_id=str(user["id"]) if user else "unknown",
+                outcome="denied",
                 data={"address": peer.address},
             )
             await emit(tx, event)

@@ -157,7 +157,14 @@ async def _prove(
         async with services.db.write(SYSTEM) as tx:
             data = {"address": peer.address}
             await emit(
-                tx, Event(type="security.second_factor_refused", object_kind="user", object_id=subject, data=data)
+                tx,
+                Event(
+                    type="security.second_factor_refused",
+                    object_kind="user",
+                    object_id=subject,
+                    outcome="denied",
+                    data=data,
+                ),
             )
         raise
     return method

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from annotomy.actor import SYSTEM
 from annotomy.audit import Entry, Record, derived_key, record_of, seal, sync_folder
 from annotomy.db.engine import Database, ReadTx
+from annotomy.ops.audit_segment_file import Seal, is_signed
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,26 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     first_bad: int | None = None
     """The place of the first record that is missing, altered, moved or was never written by the server."""
     problem: str | None = None
-    """missing, altered, truncated, forged-checkpoint or forged-record."""
+    """missing, altered, truncated, forged-checkpoint, forged-record, forged-seal or dropped-early."""
+
+
+def chain_hash(key: bytes, seq: int, record: Record, previous: bytes) -> bytes:
+    content = previous + seq.to_bytes(8, "big") + record.canonical()
+    return hmac.digest(derived_key(key, b"chain"), content, "sha256")
+
+
+def signing_key(key: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(derived_key(key, b"checkpoint"))
+
+
+def record_in(row: Any) -> Record:
+    record = Record(**{name: row[name] for name in Record.__struct_fields__})
+    return msgspec.structs.replace(record, at=record.at.astimezone(UTC))
+
+
+def seal_of(row: Any) -> Seal:
+    times = {name: row[name].astimezone(UTC) for name in ("first_at", "last_at", "keep_until")}
+    return Seal(**{name: row[name] for name in Seal.__struct_fields__} | times)
 
 
 class AuditChain:
@@ -63,8 +83,7 @@ class AuditChain:
         assert db.audit_key is not None
         self._db = db
         self._key = db.audit_key
-        self._chain_key = derived_key(self._key, b"chain")
-        self._signing = Ed25519PrivateKey.from_private_bytes(derived_key(self._key, b"checkpoint"))
+        self._signing = signing_key(self._key)
         self._folder = data_dir / "audit"
         self._last_checkpoint = time.monotonic()
 
@@ -115,7 +134,7 @@ class AuditChain:
         for one in sorted(waiting, key=lambda row: row["id"]):
             record = self._opened(one["content"], one["seal"])
             seq += 1
-            previous = self._hash(seq, record, previous)
+            previous = self.hash_of(seq, record, previous)
             rows.append((seq, *(getattr(record, name) for name in Record.__struct_fields__), previous))
         places = ", ".join(f"${n}" for n in range(1, len(rows[0]) + 1))
         await connection.executemany(f"insert into audit (seq, {_COLUMNS}, hash) values ({places})", rows)
@@ -137,8 +156,15 @@ class AuditChain:
         entry = Entry(action=SEAL_BROKEN, object_kind="audit", object_id="", outcome="failure")
         return record_of(SYSTEM, entry)
 
-    def _hash(self, seq: int, record: Record, previous: bytes) -> bytes:
-        return hmac.digest(self._chain_key, previous + seq.to_bytes(8, "big") + record.canonical(), "sha256")
+    def hash_of(self, seq: int, record: Record, previous: bytes) -> bytes:
+        return chain_hash(self._key, seq, record, previous)
+
+    @property
+    def public_key(self) -> bytes:
+        return self._signing.public_key().public_bytes_raw()
+
+    def sign_seal(self, seal: Seal) -> bytes:
+        return self._signing.sign(seal.message())
 
     def _sign(self, seq: int, chain_hash: bytes) -> bytes:
         return self._signing.sign(b"annotomy audit head" + seq.to_bytes(8, "big") + chain_hash)
@@ -182,43 +208,70 @@ class AuditChain:
         async with self._db.read(SYSTEM) as tx:
             checkpoints = await tx.fetch("select seq, hash, signature from audit_checkpoints order by seq")
             heads = known + [Head(row["seq"], row["hash"], row["signature"]) for row in checkpoints]
-            records = await tx.fetchval("select count(*) from audit")
-            hashes, bad = await self._walk(tx, {head.seq for head in heads})
+            segments = await tx.fetch("select * from audit_segments order by number")
+            dropped = [row for row in segments if row["dropped_at"] is not None]
+            start, previous = (dropped[-1]["last_seq"], dropped[-1]["last_hash"]) if dropped else (0, GENESIS)
+            records = await tx.fetchval("select count(*) from audit where seq > $1", start)
+            wanted = {head.seq for head in heads} | {row["last_seq"] for row in segments}
+            hashes, bad = await self._walk(tx, wanted, start, previous)
+        hashes |= {row["last_seq"]: row["last_hash"] for row in dropped}
         found = [] if bad is None else [bad]
+        found += self._bad_segments(segments, {} if bad else hashes)
         for head in heads:
             if not self._is_signed(head):
                 found.append((head.seq, "forged-checkpoint"))
+            elif head.seq < start and head.seq not in hashes:
+                continue  # its record is in the file of a segment alone; the seals lead from there to here
             elif bad is None and hashes.get(head.seq) != head.hash:
-                # An unbroken walk counts from 1 without gaps, so the number of records is the last place.
-                found.append((records + 1, "truncated") if head.seq > records else (head.seq, "altered"))
+                # An unbroken walk counts without gaps, so that the number of records tells the last place.
+                last = start + records
+                found.append((last + 1, "truncated") if head.seq > last else (head.seq, "altered"))
         if not found:
             return Verdict(valid=True, records=records)
         first, problem = min(found)
         return Verdict(valid=False, records=records, first_bad=first, problem=problem)
 
-    async def _walk(self, tx: ReadTx, wanted: set[int]) -> tuple[dict[int, bytes], tuple[int, str] | None]:
-        """The hashes at the wanted places, and the first record that is not as it was written."""
+    def _bad_segments(self, rows: Iterable[Any], hashes: dict[int, bytes]) -> list[tuple[int, str]]:
+        """Seals that are not ours, do not follow one another, or do not fit the chain where it was walked."""
+        found: list[tuple[int, str]] = []
+        number, last, previous = 0, 0, GENESIS
+        for row in rows:
+            seal = seal_of(row)
+            if not is_signed(seal, row["signature"], self.public_key):
+                found.append((seal.first_seq, "forged-seal"))
+            elif (seal.number, seal.first_seq, seal.previous_hash) != (number + 1, last + 1, previous):
+                found.append((last + 1, "missing"))
+            elif hashes and hashes.get(seal.last_seq) != seal.last_hash:
+                found.append((seal.last_seq, "altered"))
+            elif row["dropped_at"] is not None and row["dropped_at"] < seal.keep_until:
+                found.append((seal.first_seq, "dropped-early"))
+            number, last, previous = seal.number, seal.last_seq, seal.last_hash
+        return found
+
+    async def _walk(
+        self, tx: ReadTx, wanted: set[int], last: int, previous: bytes
+    ) -> tuple[dict[int, bytes], tuple[int, str] | None]:
+        """The hashes at the wanted places, and the first record behind `last` that is not as it was written."""
         hashes: dict[int, bytes] = {}
-        last, previous = 0, GENESIS
         while True:
             rows = await tx.fetch(
                 f"select seq, {_COLUMNS}, hash from audit where seq > $1 order by seq limit {VERIFY_ROWS}", last
             )
             if not rows:
                 return hashes, None
-            bad = await asyncio.to_thread(self._check, rows, last, previous)
+            bad = await asyncio.to_thread(self.check, rows, last, previous)
             if bad is not None:
                 return hashes, bad
             hashes |= {row["seq"]: row["hash"] for row in rows if row["seq"] in wanted}
             last, previous = rows[-1]["seq"], rows[-1]["hash"]
 
-    def _check(self, rows: Iterable[Any], last: int, previous: bytes) -> tuple[int, str] | None:
+    def check(self, rows: Iterable[Any], last: int, previous: bytes) -> tuple[int, str] | None:
+        """The first of these rows, which follow the place `last`, that is not as it was written."""
         for row in rows:
             if row["seq"] != last + 1:
                 return last + 1, "missing"
-            record = Record(**{name: row[name] for name in Record.__struct_fields__})
-            record = msgspec.structs.replace(record, at=record.at.astimezone(UTC))
-            if not hmac.compare_digest(row["hash"], self._hash(row["seq"], record, previous)):
+            record = record_in(row)
+            if not hmac.compare_digest(row["hash"], self.hash_of(row["seq"], record, previous)):
                 return row["seq"], "altered"
             if record.action == SEAL_BROKEN:
                 return row["seq"], "forged-record"

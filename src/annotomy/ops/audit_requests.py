@@ -5,6 +5,7 @@ the answer. Refusals (403, and 404 to somebody who is signed in) are noted for e
 """
 
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 from annotomy.actor import Actor
 from annotomy.audit import Entry
@@ -23,7 +24,7 @@ def audit_requests(app: Any) -> Any:
             return
         client = scope.get("client")
         request_id = str(scope.get("state", {}).get("request_id", ""))
-        token = ORIGIN.set(Origin(client[0] if client else "local", request_id))
+        token = ORIGIN.set(Origin(client[0] if client else "local", request_id, _reason(scope)))
 
         async def answer(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -36,6 +37,17 @@ def audit_requests(app: Any) -> Any:
             ORIGIN.reset(token)
 
     return handle
+
+
+def _reason(scope: Any) -> str:
+    """Why, as the asker says: of a download in bulk. A header for programs, a query parameter for links."""
+    for name, value in scope["headers"]:
+        if name == b"annotomy-reason":
+            return unquote(value.decode("latin-1"), errors="replace").strip()
+    query = scope.get("query_string", b"")
+    if b"download_reason=" not in query:
+        return ""
+    return dict(parse_qsl(query.decode("latin-1"), errors="replace")).get("download_reason", "").strip()
 
 
 async def _note(scope: Any, status: int) -> None:
@@ -68,6 +80,8 @@ def _object(path: dict[str, Any]) -> tuple[str, str, str | None]:
     for name in ("series_instance_uid", "study_instance_uid"):
         if name in path:
             return name.removesuffix("_instance_uid"), str(path[name]), study
+    if "month" in path:
+        return "audit_review", str(path["month"]), None
     for name in reversed(path):
         if name.endswith("_id"):
             return name.removesuffix("_id"), str(path[name]), None

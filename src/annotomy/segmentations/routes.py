@@ -142,7 +142,12 @@ async def get_masks(
 @get(
     "/{segmentation_id:uuid}/export",
     operation_id="ExportSegmentation",
-    opt={"permission": "segmentation.read", "exclude_from_compression": True},
+    opt={
+        "permission": "segmentation.read",
+        "audit": "segmentation.exported",
+        "audit_first": True,
+        "exclude_from_compression": True,
+    },
 )
 async def export_segmentation(
     segmentation_id: FromPath[UUID],

@@ -95,7 +95,7 @@ def _client(address: str, key: str) -> httpx.Client:
 
 def _in_database(settings: Settings, database_url: str, work: Callable[[Database], Awaitable[T]]) -> T:
     async def run() -> T:
-        audit_key = await load_audit_key(settings.data_dir, settings.audit_key)
+        audit_key = await load_audit_key(settings.data_dir, settings.audit.key)
         db = await Database.connect(database_url, pool_size=1, audit_key=audit_key)
         try:
             return await work(db)

@@ -58,10 +58,12 @@ create table audit (
   actor_name text not null,
   actor_kind text not null,
   session_id uuid,
+  key_id uuid,                                 -- the API key that was shown
   source text not null,                        -- network address, or the word of a process of ours
   action text not null,
   object_kind text not null,
   object_id text not null,
+  study_instance_uid text collate "C" not null, -- what the object is or hangs on, or empty
   patient text not null,                       -- keyed pseudonym of the Patient ID, or empty
   project_id uuid,
   outcome text not null,
@@ -73,6 +75,10 @@ create table audit (
 create index audit_of_actor on audit (actor_id, seq);
 create index audit_of_object on audit (object_id, seq);
 create index audit_of_project on audit (project_id, seq);
+create index audit_of_study on audit (study_instance_uid, seq) where study_instance_uid <> '';
+create index audit_of_patient on audit (patient, seq) where patient <> '';
+create index audit_by_time on audit (at);
+create index audit_reasons on audit using gin (normalize(lower(reason), NFD) gin_trgm_ops) where reason <> '';
 create table audit_checkpoints (
   seq bigint primary key,
   at timestamptz not null default now(),
@@ -83,10 +89,78 @@ create function refuse_change() returns trigger language plpgsql as $$
 begin
   raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
 end $$;
-create trigger append_only before update or delete on audit for each row execute function refuse_change();
+-- The one way out of `audit`: a segment that is sealed, lies in a file, and was kept for its time. A row of it may be deleted
+-- once the segment says `dropped_at`; it may say so only after `keep_until`, which is never less than two years (PIPA).
+create table audit_segments (
+  number integer primary key,                  -- from 1, without gaps
+  month text not null,                         -- 2026-10 (UTC): the last month that it reaches into
+  first_seq bigint not null,
+  last_seq bigint not null,
+  records bigint not null,
+  first_at timestamptz not null,
+  last_at timestamptz not null,
+  previous_hash bytea not null,                -- of the record before the first
+  last_hash bytea not null,
+  content_sha256 bytea not null,               -- of the record lines in the file
+  keep_until timestamptz not null,
+  signature bytea not null,                    -- Ed25519 over all of the above
+  blob_address text not null,                  -- the file: gzip of JSON lines
+  blob_size bigint not null,
+  sealed_at timestamptz not null default now(),
+  dropped_at timestamptz,
+  check (first_seq <= last_seq and records = last_seq - first_seq + 1)
+);
+create function guard_audit_segment() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.dropped_at is null
+       and new.number = (select coalesce(max(number), 0) + 1 from audit_segments)
+       and new.first_seq = (select coalesce(max(last_seq), 0) + 1 from audit_segments)
+       and (select (count(*), max(at)) = (new.records, new.last_at) from audit where seq between new.first_seq and new.last_seq)
+       and new.keep_until >= new.last_at + interval '2 years' then
+      return new;
+    end if;
+  elsif tg_op = 'UPDATE' then
+    if old.dropped_at is null and new.dropped_at is not null and old.keep_until <= now()
+       and to_jsonb(new) - 'dropped_at' = to_jsonb(old) - 'dropped_at'
+       and not exists (select from audit_segments where number < old.number and dropped_at is null) then
+      return new;
+    end if;
+  end if;
+  raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger guarded before insert or update or delete on audit_segments for each row execute function guard_audit_segment();
+create trigger never_emptied before truncate on audit_segments for each statement execute function refuse_change();
+create function refuse_unless_dropped() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'DELETE' and old.seq <= (select max(last_seq) from audit_segments where dropped_at is not null) then
+    return old;
+  end if;
+  raise exception 'the audit is append-only' using errcode = 'insufficient_privilege';
+end $$;
+create trigger append_only before update or delete on audit for each row execute function refuse_unless_dropped();
 create trigger never_emptied before truncate on audit for each statement execute function refuse_change();
 create trigger append_only before update or delete on audit_checkpoints for each row execute function refuse_change();
 create trigger never_emptied before truncate on audit_checkpoints for each statement execute function refuse_change();
+create table audit_reviews (                   -- what a person looks through and signs each month
+  month text primary key,                      -- 2026-10
+  made_at timestamptz not null default now(),
+  report text not null,                        -- canonical JSON, never changed
+  signed_by_id uuid,
+  signed_by text,
+  signed_at timestamptz,
+  note text not null default ''
+);
+create function refuse_review_change() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'UPDATE' and old.signed_at is null and new.signed_at is not null
+     and (new.month, new.made_at, new.report) = (old.month, old.made_at, old.report) then
+    return new;
+  end if;
+  raise exception 'a review is signed once and never changed' using errcode = 'insufficient_privilege';
+end $$;
+create trigger signed_once before update or delete on audit_reviews for each row execute function refuse_review_change();
+create trigger never_emptied before truncate on audit_reviews for each statement execute function refuse_review_change();
 
 -- http ---------------------------------------------------------------------------------------------------------------
 create table idempotency_keys (
@@ -666,6 +740,12 @@ create index predictions_of_series on predictions (series_instance_uid, project_
 create index predictions_of_project on predictions (project_id, id);
 
 -- dimse --------------------------------------------------------------------------------------------------------------
+create table recent_downloads (                -- of the last day: what makes a download a bulk download
+  user_id uuid not null references users on delete cascade,
+  study_instance_uid text collate "C" not null,
+  at timestamptz not null default now(),
+  primary key (user_id, study_instance_uid)
+);
 create table dimse_peers (
   id uuid primary key,
   ae_title text collate "C" not null unique,
@@ -675,6 +755,7 @@ create table dimse_peers (
   may_store boolean not null,
   may_query boolean not null,
   may_retrieve boolean not null,
+  purpose text not null default '',            -- why it retrieves: the reason of its bulk retrievals
   host text,                                   -- where it listens: C-MOVE destination, storage commitment results
   port integer check (port between 1 and 65535),
   created_at timestamptz not null default now(),
