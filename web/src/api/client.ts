@@ -5,7 +5,7 @@ import { failureOf } from './failure';
 import type { components, paths } from './schema';
 
 export type Segmentation = components['schemas']['Segmentation'];
-export type Segment = components['schemas']['Segment'];
+export type Segment = Segmentation['segments'][number];
 export type Model = components['schemas']['Model'];
 export type Prediction = components['schemas']['Prediction'];
 

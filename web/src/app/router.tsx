@@ -89,6 +89,18 @@ const projectRoute = createRoute({
   component: lazyRouteComponent(() => import('../features/projects/project-page'), 'ProjectPage'),
 });
 
+const memberMatrixRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/matrix',
+  component: lazyRouteComponent(() => import('../features/projects/member-matrix-page'), 'MemberMatrixPage'),
+});
+
+const auditRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/audit',
+  component: lazyRouteComponent(() => import('../features/audit/audit-page'), 'AuditPage'),
+});
+
 const groupsRoute = createRoute({
   getParentRoute: () => signedInRoute,
   path: '/groups',
@@ -109,6 +121,8 @@ export const router = createRouter({
       projectsRoute,
       projectRoute,
       groupsRoute,
+      memberMatrixRoute,
+      auditRoute,
     ]),
   ]),
   defaultNotFoundComponent: () => {

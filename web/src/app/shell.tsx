@@ -4,6 +4,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet } from '@tanstack/react-router';
 import { useTranslation } from 'react-i18next';
 import { getProfile } from '../api/account';
+import { getMe } from '../api/audit';
 import { signOut } from '../api/session';
 import { MoonIcon, SunIcon, UserIcon } from '../components/icons';
 import { LanguageSwitch } from '../components/language-switch';
@@ -11,6 +12,7 @@ import classes from './shell.module.css';
 
 export function Shell() {
   const { t } = useTranslation();
+  const pages = usePages();
   return (
     <div className={classes.frame}>
       <header className={classes.header}>
@@ -19,7 +21,7 @@ export function Shell() {
           <span>Annotomy</span>
         </Link>
         <nav className={classes.nav} aria-label={t('app.pages')}>
-          {PAGES.map(({ to, label }) => (
+          {pages.map(({ to, label }) => (
             <Link key={to} to={to} activeOptions={{ exact: to === '/' }} className={classes.page}>
               {t(label)}
             </Link>
@@ -41,7 +43,18 @@ export function Shell() {
 const PAGES = [
   { to: '/', label: 'app.studies' },
   { to: '/projects', label: 'app.projects' },
+  { to: '/audit', label: 'app.audit' },
 ] as const;
+
+/** The audit stands there for who may read it; the server refuses everybody else all the same. */
+function usePages() {
+  const me = useQuery({ queryKey: ['me'], queryFn: getMe });
+  const audits =
+    me.data?.is_admin ||
+    (me.data?.global_roles.length ?? 0) > 0 ||
+    me.data?.projects.some((one) => one.permissions.includes('audit.read'));
+  return PAGES.filter((page) => page.to !== '/audit' || audits);
+}
 
 function SchemeSwitch() {
   const { t } = useTranslation();
@@ -67,6 +80,7 @@ function UserMenu() {
   const { t } = useTranslation();
   const profile = useQuery({ queryKey: ['profile'], queryFn: getProfile });
   const user = profile.data?.user;
+  const pages = usePages();
   return (
     <Menu position="bottom-end" width={180}>
       <Menu.Target>
@@ -79,7 +93,7 @@ function UserMenu() {
         <Menu.Item component={Link} to="/profile" data-testid="profile">
           {t('app.profile')}
         </Menu.Item>
-        {PAGES.map(({ to, label }) => (
+        {pages.map(({ to, label }) => (
           <Menu.Item key={to} component={Link} to={to} className={classes.narrowOnly}>
             {t(label)}
           </Menu.Item>

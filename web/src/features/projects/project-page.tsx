@@ -8,6 +8,7 @@ import { RequestFailed } from '../../api/failure';
 import { getProject } from '../../api/projects';
 import { FailureNotice } from '../../components/failure-notice';
 import { accessOf, type ProjectAccess, type TabProps } from './access';
+import { AccessTab } from './access-tab';
 import { AskAccess } from './ask-access';
 import { DataTab } from './data-tab';
 import { GroupsTab } from './groups-tab';
@@ -34,6 +35,7 @@ export const TABS: readonly Tab[] = [
   { name: 'requests', page: RequestsTab, needs: 'project.manage' },
   { name: 'rules', page: RulesTab, needs: 'project.manage' },
   { name: 'data', page: DataTab, needs: 'study.read' },
+  { name: 'access', page: AccessTab, needs: 'project.manage' },
 ];
 
 const visibleTabs = (access: ProjectAccess) => TABS.filter((tab) => !tab.needs || access.may(tab.needs));

@@ -1,5 +1,5 @@
 /** One's projects, a new one, and what one asked for. */
-import { Badge, Button, Loader, Text, TextInput, Title } from '@mantine/core';
+import { Badge, Button, Group, Loader, Text, TextInput, Title } from '@mantine/core';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -18,9 +18,14 @@ export function ProjectsPage() {
   return (
     <div className={classes.page}>
       <div className={classes.column}>
-        <Title order={1} size="h3">
-          {t('projects.title')}
-        </Title>
+        <Group justify="space-between">
+          <Title order={1} size="h3">
+            {t('projects.title')}
+          </Title>
+          <Button component={Link} to="/matrix" size="compact-sm" variant="default">
+            {t('matrix.members')}
+          </Button>
+        </Group>
         <Section title={t('projects.mine', { count: projects.data?.length ?? 0 })} error={projects.error}>
           {projects.isLoading && <Loader size="sm" mt="sm" aria-label={t('projects.loading')} />}
           {projects.data?.length === 0 && (
