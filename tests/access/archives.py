@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from annotomy.actor import Actor
@@ -37,6 +40,15 @@ INSTANCE_VALUES: dict[str, list[str]] = {
     "ImageType": ["ORIGINAL\\PRIMARY\\AXIAL", "DERIVED\\SECONDARY", ""],
     "BurnedInAnnotation": ["YES", "NO", ""],
 }
+UNREADABLE: dict[str, dict[str, bytes]] = {
+    "StudyDate": {"?date": b"yesterday "},
+    "StudyDescription": {"?longer than is read": b"A" * (17 << 10)},
+    "SeriesNumber": {"?number": b"9x8x7x"},
+    "StationName": {"?letters": b"CT\xff\xfe\xfd1"},
+    "BurnedInAnnotation": {"?longer than is kept": b"Y" * 500},
+    "ImageType": {"?one of several": b"ORIGINAL\\" + b"P" * 501},
+}
+"""Values that nobody can compare: a name for each, and its bytes in the file."""
 VALUES = STUDY_VALUES | SERIES_VALUES | INSTANCE_VALUES
 
 
@@ -49,6 +61,10 @@ def headers_only(attributes: dict[str, str]) -> bytes:
     dataset.file_meta.MediaStorageSOPInstanceUID = UID(attributes["SOPInstanceUID"])
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for keyword, value in attributes.items():
+        if value.startswith("?"):
+            tag, raw = Tag(keyword), UNREADABLE[keyword][value]
+            dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(raw), raw, 0, False, True)
+            continue
         setattr(dataset, keyword, value.split("\\") if keyword == "ImageType" and value else value)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
@@ -59,16 +75,20 @@ def invent(chance: random.Random, studies: int) -> list[dict[str, str]]:
     """The attributes of each instance; those of a study and a series agree, as they do in real files."""
     made: list[dict[str, str]] = []
     for _ in range(studies):
-        of_study = {name: chance.choice(values) for name, values in STUDY_VALUES.items()}
+        of_study = _chosen(chance, STUDY_VALUES)
         of_study["StudyInstanceUID"] = generate_uid()
         for _ in range(chance.randint(1, 3)):
-            of_series = {name: chance.choice(values) for name, values in SERIES_VALUES.items()}
+            of_series = _chosen(chance, SERIES_VALUES)
             of_series["SeriesInstanceUID"] = generate_uid()
             for _ in range(chance.randint(1, 3)):
-                of_instance = {name: chance.choice(values) for name, values in INSTANCE_VALUES.items()}
+                of_instance = _chosen(chance, INSTANCE_VALUES)
                 of_instance["SOPInstanceUID"] = generate_uid()
                 made.append(of_study | of_series | of_instance)
     return made
+
+
+def _chosen(chance: random.Random, values: dict[str, list[str]]) -> dict[str, str]:
+    return {name: chance.choice([*some, *UNREADABLE.get(name, ())]) for name, some in values.items()}
 
 
 def as_objects(made: list[dict[str, str]]) -> list[Instance]:
@@ -77,7 +97,12 @@ def as_objects(made: list[dict[str, str]]) -> list[Instance]:
             one["StudyInstanceUID"],
             one["SeriesInstanceUID"],
             one["SOPInstanceUID"],
-            {name: value.split("\\") for name, value in one.items() if name in ATTRIBUTES},
+            {
+                name: value.split("\\")
+                for name, value in one.items()
+                if name in ATTRIBUTES and not value.startswith("?")
+            },
+            frozenset(name for name, value in one.items() if value.startswith("?")),
         )
         for one in made
     ]

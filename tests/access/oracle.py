@@ -13,6 +13,8 @@ class Instance:
     series: str
     sop: str
     attributes: dict[str, list[str]] = field(hash=False)
+    unreadable: frozenset[str] = frozenset()
+    """Attributes that the file has, in a form that nobody can compare."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _sees_in(person: UUID, project: Project, archive: list[Instance], one: Insta
         and (rule.valid_from is None or rule.valid_from <= now)
         and (rule.expires_at is None or rule.expires_at > now)
     ]
-    matching = {rule.effect for rule in mine if _matches(rule, archive, one)}
+    matching = {rule.effect for rule in mine if _holds(rule, archive, one)}
     if "DENY" in matching:
         return False
     if any(rule.effect == "LIMIT" for rule in mine) and "LIMIT" not in matching:
@@ -67,17 +69,34 @@ def _sees_in(person: UUID, project: Project, archive: list[Instance], one: Insta
     return "ALLOW" in matching
 
 
-def _matches(rule: Policy, archive: list[Instance], one: Instance) -> bool:
-    """The values are those of everything in the object that the rule looks at: the study, the series, the instance."""
+def _holds(rule: Policy, archive: list[Instance], one: Instance) -> bool:
+    """What cannot be told hides."""
+    told = _matches(rule, archive, one)
+    return rule.effect == "DENY" if told is None else told
+
+
+def _matches(rule: Policy, archive: list[Instance], one: Instance) -> bool | None:
+    """None where an unreadable value may decide either way. Its file may say anything there, or nothing."""
+    found = _found(rule, archive, one)
+    negated = rule.operator == "NE" or (rule.operator == "PRESENT" and not rule.value)
+    if not found and any(rule.attribute in other.unreadable for other in _within(rule, archive, one)):
+        return None
+    return found != negated
+
+
+def _within(rule: Policy, archive: list[Instance], one: Instance) -> list[Instance]:
     if rule.level == "STUDY":
-        within = [other for other in archive if other.study == one.study]
-    elif rule.level == "SERIES":
-        within = [other for other in archive if other.series == one.series]
-    else:
-        within = [one]
+        return [other for other in archive if other.study == one.study]
+    if rule.level == "SERIES":
+        return [other for other in archive if other.series == one.series]
+    return [one]
+
+
+def _found(rule: Policy, archive: list[Instance], one: Instance) -> bool:
+    """Whether a value is there that the operator, or what it negates, asks for. The values are those of everything in the object that the rule looks at: the study, the series, the instance."""
     values = {
         text
-        for other in within
+        for other in _within(rule, archive, one)
         for raw in other.attributes.get(rule.attribute, [])
         if (text := normalised(rule.attribute, raw))
     }
@@ -87,11 +106,9 @@ def _matches(rule: Policy, archive: list[Instance], one: Instance) -> bool:
 
     match rule.operator:
         case "PRESENT":
-            return bool(values) == rule.value
-        case "EQ":
+            return bool(values)
+        case "EQ" | "NE":
             return term(rule.value) in values
-        case "NE":
-            return term(rule.value) not in values
         case "CONTAINS":
             return any(term(rule.value) in value for value in values)
         case "IN":

@@ -10,11 +10,15 @@ from annotomy.projects.visibility import settle_due
 from tests.access.archives import invent_one, store
 from tests.support.application import Application
 
-# ALLOW, LIMIT, DENY: - no such rule, n one that does not match, y one that matches -> seen?
+# ALLOW, LIMIT, DENY: - no such rule, n one that does not match, y one that matches, u one on what cannot be read -> seen?
 TRUTH = """
 --- yes | --n no  | --y no  | -n- no  | -nn no  | -ny no  | -y- no  | -yn no  | -yy no
 n-- no  | n-n no  | n-y no  | nn- no  | nnn no  | nny no  | ny- no  | nyn no  | nyy no
 y-- yes | y-n yes | y-y no  | yn- no  | ynn no  | yny no  | yy- yes | yyn yes | yyy no
+--u no  | -nu no  | -yu no  | -u- no  | -un no  | -uy no  | -uu no  | n-u no  | nnu no  | nyu no
+nu- no  | nun no  | nuy no  | nuu no  | y-u no  | ynu no  | yyu no  | yu- no  | yun no  | yuy no
+yuu no  | u-- no  | u-n no  | u-y no  | u-u no  | un- no  | unn no  | uny no  | unu no  | uy- no
+uyn no  | uyy no  | uyu no  | uu- no  | uun no  | uuy no  | uuu no
 """
 CELLS = {cell.split()[0]: cell.split()[1] == "yes" for cell in TRUTH.strip().replace("\n", "|").split("|")}
 
@@ -33,7 +37,7 @@ async def _project(
     await store(
         application.services,
         Actor(owner_id, "owner"),
-        [invent_one(Modality="CT", StudyDate="20240101")],
+        [invent_one(Modality="CT", StudyDate="20240101", StationName="?letters")],
         made.json()["id"],
     )
     reader_id = (await application.client.get("/api/v1/users/me", headers=reader)).json()["id"]
@@ -50,15 +54,18 @@ def _rule(effect: str, **fields: Any) -> dict[str, Any]:
     return {"effect": effect, "level": "SERIES", "attribute": "Modality", "operator": "EQ", "value": "CT", **fields}
 
 
-@pytest.mark.parametrize("level", ["STUDY", "SERIES", "INSTANCE"])
-async def test_every_cell_of_the_truth_table(application: Application, level: str) -> None:
-    assert len(CELLS) == 27
+@pytest.mark.parametrize(("level", "operator"), [("STUDY", "EQ"), ("SERIES", "NE"), ("INSTANCE", "PRESENT")])
+async def test_every_cell_of_the_truth_table(application: Application, level: str, operator: str) -> None:
+    assert len(CELLS) == 64
     url, admin, reader, _ = await _project(application)
     for cell, seen in CELLS.items():
         made: list[str] = []
         for effect, state in zip(("ALLOW", "LIMIT", "DENY"), cell, strict=True):
             if state != "-":
                 body = _rule(effect, level=level, value="CT" if state == "y" else "MR")
+                if state == "u":
+                    body |= {"attribute": "StationName", "operator": operator, "value": True}
+                    body |= {} if operator == "PRESENT" else {"value": "CT01"}
                 answer = await application.client.post(f"{url}/rules", json=body, headers=admin)
                 assert answer.status_code == 201, answer.text
                 made.append(answer.json()["id"])

@@ -14,12 +14,16 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 from annotomy.dicom.scanner import CHARACTER_SET, Scan
 
 MAX_VALUE_BYTES: Final = 16 << 10
 """A longer value is kept in the file and not in the index: what is indexed has at most 64 characters (PS3.5 6.2)."""
+
+UNDECODED: Final = "\ufffd"
+"""What pydicom puts for bytes that the character set does not have."""
 
 _PLAIN = re.compile(rb"[!-\[\]-~](?:[ -\[\]-~]*[!-\[\]-~])?(?:\\[!-\[\]-~](?:[ -\[\]-~]*[!-\[\]-~])?)*")
 """Values of printable ASCII, separated by backslashes, none of them empty or with a space at an end."""
@@ -49,6 +53,22 @@ def text_of(dataset: Dataset, keyword: str) -> str:
         raise  # the server's trouble, not the value's
     except Exception:  # noqa: BLE001 - pydicom's converters raise whatever the bytes provoke; such a value is none
         return ""
+
+
+def texts_of(dataset: Dataset, keyword: str) -> list[str] | None:
+    """Each value that is not empty. None when there is one that cannot be read as text: pydicom cannot convert it, it is no text
+    (a wrong VR), or its bytes are none of its character set."""
+    try:
+        value = dataset.get(keyword)
+        values: Iterable[Any] = value if isinstance(value, (MultiValue, Sequence)) else [value]
+        if any(isinstance(item, (bytes, Dataset)) and item for item in values):
+            return None
+        texts = [str(item).replace("\0", "").strip() for item in values if item is not None and item != b""]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return None if any(UNDECODED in text for text in texts) else [text for text in texts if text]
 
 
 def json_of(dataset: Dataset, keyword: str) -> dict[str, Any] | None:
@@ -91,9 +111,15 @@ class Attributes:
         known = self._plain(keyword)
         return (text_of(self._dataset, keyword) if known is None else known[1].decode("ascii"))[:limit]
 
-    def texts(self, keyword: str) -> list[str]:
-        """Each of its values; one that is missing or cannot be read is no value."""
-        return [text for text in self.text(keyword, MAX_VALUE_BYTES).split("\\") if text]
+    def texts(self, keyword: str) -> list[str] | None:
+        """Each of its values that is not empty; None when there is one that cannot be read, or is longer than what is indexed."""
+        known = self._plain(keyword)
+        if known is not None:
+            return known[1].decode("ascii").split("\\")
+        element = self._scan.elements.get(self._wanted[keyword][0])
+        if element is not None and element.length > MAX_VALUE_BYTES:
+            return None
+        return texts_of(self._dataset, keyword)
 
     def whole(self, keyword: str) -> int | None:
         """The number before a decimal point; None when there is none that fits 32 bits."""

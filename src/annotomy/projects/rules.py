@@ -12,7 +12,7 @@ from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, NotFound, PreconditionFailed
 from annotomy.events import Event, emit
 from annotomy.projects.access import Permission, require
-from annotomy.projects.attributes import ATTRIBUTES, normalised
+from annotomy.projects.attributes import ATTRIBUTES, MAX_VALUE_LENGTH, normalised
 from annotomy.projects.members import permissions_of
 from annotomy.projects.schemas import NewRule, RuleAnswer, RuleChange
 from annotomy.projects.visibility import lock_policy, settle_project
@@ -169,6 +169,8 @@ def _term(attribute: str, value: Any) -> str:
         kind = ATTRIBUTES[attribute].kind
         forms = {"text": "a text", "date": "a date YYYYMMDD", "age": "an age as 045Y", "number": "a whole number"}
         raise BadRequest(f"{attribute} takes {forms[kind]}.")
+    if len(text) > MAX_VALUE_LENGTH:
+        raise BadRequest(f"A value has {MAX_VALUE_LENGTH} characters at most: longer ones are not indexed.")
     return text
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from annotomy.db.engine import ReadTx, WriteTx, unrestricted
-from annotomy.projects.attributes import ATTRIBUTES
+from annotomy.projects.attributes import ATTRIBUTES, UNREADABLE
 
 Effect = Literal["ALLOW", "DENY", "LIMIT"]
 Level = Literal["STUDY", "SERIES", "INSTANCE"]
@@ -44,20 +44,28 @@ class Rule:
 def predicate(rule: Rule, values: list[Any]) -> str:
     """Whether the rule matches, as SQL over st, se and i down to its level; its terms go to `values`.
 
-    An attribute kept above the rule's level is inherited; of one kept below, any value within the object counts.
+    An attribute kept above the rule's level is inherited; of one kept below, any value within the object counts. What cannot be
+    read may be anything: an ALLOW or a LIMIT, which show, match where that is certain, a DENY already where it is possible.
     """
-    source = _source(rule)
+    negated = rule.operator == "NE" or (rule.operator == "PRESENT" and rule.terms != ("true",))
+    test = _test(rule, values)
+    if rule.attribute not in _UID_COLUMNS and (rule.effect == "DENY") != negated:
+        test = f"({test} or x.unreadable)"
+    found = f"exists (select from {_source(rule)} where {test})"
+    return f"not {found}" if negated else found
+
+
+def _test(rule: Rule, values: list[Any]) -> str:
+    """Whether one row of the source has a value that the operator, or what it negates, asks for."""
     match rule.operator:
         case "PRESENT":
-            found = f"exists (select from {source} where x.kept is not null)"
-            return found if rule.terms == ("true",) else f"not {found}"
+            return "x.kept is not null"
         case "EQ" | "NE":
             values.append(rule.terms[0])
-            found = f"exists (select from {source} where x.kept ? ${len(values)})"
-            return found if rule.operator == "EQ" else f"not {found}"
+            return f"x.kept ? ${len(values)}"
         case "IN":
             values.append(list(rule.terms))
-            return f"exists (select from {source} where x.kept ?| ${len(values)}::text[])"
+            return f"x.kept ?| ${len(values)}::text[]"
         case "CONTAINS":
             values.append(rule.terms[0])
             test = f"strpos(one.value, ${len(values)}) > 0"
@@ -69,33 +77,39 @@ def predicate(rule: Rule, values: list[Any]) -> str:
                     values.append(term)
                     tests.append(f'one.value collate "C" {sign} ${len(values)}')
             test = " and ".join(tests) or "true"
-    return f"exists (select from {source}, jsonb_array_elements_text(x.kept) one (value) where {test})"
+    return f"exists (select from jsonb_array_elements_text(x.kept) one (value) where {test})"
 
 
 def _source(rule: Rule) -> str:
-    """A row source `x (kept)`: the jsonb list of the attribute's values for the object that the rule looks at."""
+    """A row source `x (kept, unreadable)`: for each object that the rule looks at, the jsonb list of the attribute's values, and
+    whether there is one that cannot be compared."""
     table = ATTRIBUTES[rule.attribute].table
     if table == "study":
-        return f"(values ({_kept('st', rule.attribute)})) x (kept)"
+        return f"(values ({_kept('st', rule.attribute)})) x (kept, unreadable)"
     if table == "series":
         if rule.level != "STUDY":
-            return f"(values ({_kept('se', rule.attribute)})) x (kept)"
-        return f"(select {_kept('o', rule.attribute)} as kept from series o where o.study_id = st.id) x"
+            return f"(values ({_kept('se', rule.attribute)})) x (kept, unreadable)"
+        return f"(select {_kept('o', rule.attribute)} from series o where o.study_id = st.id) x (kept, unreadable)"
     if rule.level == "INSTANCE":
-        return f"(values ({_kept('i', rule.attribute)})) x (kept)"
+        return f"(values ({_kept('i', rule.attribute)})) x (kept, unreadable)"
     within = "o.study_id = st.id" if rule.level == "STUDY" else "o.series_id = se.id"
-    return f"(select {_kept('o', rule.attribute)} as kept from instances o where {within}) x"
+    return f"(select {_kept('o', rule.attribute)} from instances o where {within}) x (kept, unreadable)"
 
 
 def _kept(alias: str, attribute: str) -> str:
     assert attribute in ATTRIBUTES  # the name goes into the statement's text
-    column = {
-        "SOPClassUID": "sop_class_uid",
-        "SOPInstanceUID": "sop_instance_uid",
-        "SeriesInstanceUID": "series_instance_uid",
-        "StudyInstanceUID": "study_instance_uid",
-    }.get(attribute)
-    return f"jsonb_build_array({alias}.{column})" if column else f"{alias}.rule_values -> '{attribute}'"
+    column = _UID_COLUMNS.get(attribute)
+    if column is not None:  # an instance without its UIDs is not stored
+        return f"jsonb_build_array({alias}.{column}), false"
+    return f"{alias}.rule_values -> '{attribute}', {alias}.rule_values -> '{UNREADABLE}' ? '{attribute}'"
+
+
+_UID_COLUMNS = {
+    "SOPClassUID": "sop_class_uid",
+    "SOPInstanceUID": "sop_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+    "StudyInstanceUID": "study_instance_uid",
+}
 
 
 def verdict(rules: Iterable[Rule], values: list[Any]) -> str:

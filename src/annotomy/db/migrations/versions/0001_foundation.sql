@@ -423,7 +423,7 @@ create table studies (
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',      -- DICOM JSON of study-level attributes (PS3.18 F.2)
   search_nfd text generated always as (normalize(lower(patient_name || ' ' || patient_id || ' ' || study_description || ' ' || accession_number), NFD)) stored,
-  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -445,7 +445,7 @@ create table series (
   bytes bigint not null default 0,
   attributes jsonb not null default '{}',
   owner_id uuid,                               -- whose work it shows (a segmentation); null: nobody's, as images
-  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -465,7 +465,7 @@ create table instances (
   blob_size bigint not null,
   data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
-  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts
+  rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now()
 );
 create index instances_of_series on instances (series_id, instance_number, id);
