@@ -1,7 +1,11 @@
 """Reads of patient data are recorded, downloads before their first byte, and no patient is named."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from pydicom.uid import generate_uid
 
@@ -55,21 +59,29 @@ async def test_reads_are_recorded_under_one_pseudonym_for_a_patient(application:
     assert "SECRET" not in str(lines)
 
 
-async def test_a_download_that_cannot_be_recorded_is_refused(
-    application: Application, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@asynccontextmanager
+async def _connections_cut(application: Application) -> AsyncGenerator[asyncpg.Connection]:
+    """PostgreSQL ends every connection that writes an audit record, in the middle of its transaction. `cuts` counts them."""
+    connection = await asyncpg.connect(application.services.db.url)
+    try:
+        await connection.execute(
+            "create sequence cuts; create function cut() returns trigger language plpgsql as $$ begin"
+            " perform nextval('cuts'); perform pg_terminate_backend(pg_backend_pid()); return new; end $$;"
+            " create trigger cut before insert on audit_outbox for each row execute function cut()"
+        )
+        yield connection
+    finally:
+        await connection.execute("drop trigger if exists cut on audit_outbox")
+        await connection.close()
+
+
+async def test_a_download_that_cannot_be_recorded_is_refused(application: Application) -> None:
     owner = await application.headers("owner")
     one = await _stored(application, owner, "P")
-
-    async def fail(self: AuditQueue, batch: object) -> None:
-        del self, batch
-        raise OSError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AuditQueue, "_write_once", fail)
-        patch.setattr("annotomy.ops.audit_queue.RETRY_S", 0.0)
+    async with _connections_cut(application):
         answer = await application.client.get(f"/dicom-web/studies/{one['StudyInstanceUID']}", headers=owner)
-        assert answer.status_code == 500
+        assert answer.status_code >= 500
+        assert b"DICM" not in answer.content
     answer = await application.client.get(f"/dicom-web/studies/{one['StudyInstanceUID']}", headers=owner)
     assert answer.status_code == 200
 
@@ -78,17 +90,12 @@ async def test_what_is_noted_survives_while_the_database_is_away(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue: AuditQueue = application.app.state.audit_queue
-    real, failures = AuditQueue._write_once, 3  # pyright: ignore[reportPrivateUsage]
-
-    async def sometimes(self: AuditQueue, batch: Any) -> None:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise OSError("away")
-        await real(self, batch)
-
-    monkeypatch.setattr(AuditQueue, "_write_once", sometimes)
+    await application.headers("admin")
     monkeypatch.setattr("annotomy.ops.audit_queue.RETRY_S", 0.0)
-    await queue.note(SYSTEM, Entry(action="test.noted", object_kind="thing", object_id="1"))
+    async with _connections_cut(application) as connection:
+        await queue.note(SYSTEM, Entry(action="test.noted", object_kind="thing", object_id="1"))
+        async with asyncio.timeout(30):
+            while await connection.fetchval("select last_value from cuts") < 3:
+                await asyncio.sleep(0)
     await queue.drain()
     assert len(await _lines(application, action="test.noted")) == 1

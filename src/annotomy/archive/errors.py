@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from annotomy.errors import Problem
+from annotomy.errors import Forbidden, Problem
 
 
 class StoreRefused(Problem):
@@ -64,10 +64,9 @@ class AnotherInstance(StoreRefused):
     failure_reason = 0xA900
 
 
-class ReasonRequired(Problem):
+class ReasonRequired(Forbidden):
     """What leaves the system in bulk leaves it with a reason, which is recorded: say why, in `Annotomy-Reason` (percent-encoded
     UTF-8) or `?download_reason=` of the request. For a DICOM peer the purpose stands in its registration."""
 
     slug = "reason-required"
     title = "Say why"
-    status = 403

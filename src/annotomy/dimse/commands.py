@@ -50,6 +50,7 @@ def peer_commands(open_database: Callable[[], Awaitable[Database]]) -> click.Gro
         multiple=True,
         help="What it may do (repeat). Without: everything.",
     )
+    @click.option("--purpose", default="", help="Why it retrieves: the recorded reason, which retrievals in bulk need.")
     @click.option("--host", help="Where it listens itself: for C-MOVE and storage commitment.")
     @click.option("--port", type=click.IntRange(1, 65535), help="With --host.")
     def add(
@@ -58,6 +59,7 @@ def peer_commands(open_database: Callable[[], Awaitable[Database]]) -> click.Gro
         username: str | None,
         project_id: UUID | None,
         rights: tuple[str, ...],
+        purpose: str,
         host: str | None,
         port: int | None,
     ) -> None:
@@ -75,6 +77,7 @@ def peer_commands(open_database: Callable[[], Awaitable[Database]]) -> click.Gro
             may_store="store" in may,
             may_query="query" in may,
             may_retrieve="retrieve" in may,
+            purpose=purpose,
             host=host,
             port=port,
         )

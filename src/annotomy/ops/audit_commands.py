@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,9 +66,7 @@ def _verify_segment(settings: Settings, path: Path, public_key: str | None) -> N
                 "Neither the audit key (ANNOTOMY_DATA, ANNOTOMY_AUDIT_KEY) nor --public-key is given."
             )
         key = asyncio.run(load_audit_key(settings.data_dir, settings.audit.key))
-        verdict = verify_file(
-            path, signing_key(key).public_key().public_bytes_raw(), lambda *one: chain_hash(key, *one)
-        )
+        verdict = verify_file(path, signing_key(key).public_key().public_bytes_raw(), partial(chain_hash, key))
     else:
         try:
             verdict = verify_file(path, bytes.fromhex(public_key))

@@ -74,6 +74,10 @@ async def _body(
     if form.head:
         yield form.head
     async for lines in batches(services.db, actor, asked, upto=upto):
-        yield await asyncio.to_thread(lambda lines=lines: b"".join(form.one(line, site) for line in lines))
+        yield await asyncio.to_thread(_encode, form, lines, site)
     if form.tail:
         yield form.tail
+
+
+def _encode(form: _Form, lines: list[AuditLine], site: str) -> bytes:
+    return b"".join(form.one(line, site) for line in lines)

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response, Router, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from annotomy.actor import Actor
@@ -107,7 +107,7 @@ async def get_review_page(
     opt={"permission": "audit.read"},
 )
 async def sign(
-    month: FromPath[str], data: Signature, actor: NamedDependency[Actor], services: NamedDependency[Services]
+    month: FromPath[str], data: JSONBody[Signature], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Review:
     """Say that one has looked through the month. Once; recorded under one's name."""
     async with services.db.write(actor) as tx:

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Router, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.params import FromQuery, QueryParameter
+from litestar.params import FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from annotomy.actor import Actor
@@ -103,7 +103,7 @@ class ExportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     opt={"permission": "audit.read", "exclude_from_compression": True},
 )
 async def export(
-    data: ExportRequest, actor: NamedDependency[Actor], services: NamedDependency[Services], state: State
+    data: JSONBody[ExportRequest], actor: NamedDependency[Actor], services: NamedDependency[Services], state: State
 ) -> Stream:
     """The records that the filter finds, as DICOM audit messages (PS3.15 A.5), FHIR R4 AuditEvents or JSON lines. Recorded,
     with filter and reason, before the first byte."""

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -93,7 +92,7 @@ def verify_file(path: Path, public_key: bytes, chain_hash: ChainHash | None = No
         return SegmentVerdict(valid=False, problem="not-a-segment")
 
 
-def _verify(file: BinaryIO, public_key: bytes, chain_hash: ChainHash | None) -> SegmentVerdict:
+def _verify(file: gzip.GzipFile, public_key: bytes, chain_hash: ChainHash | None) -> SegmentVerdict:
     head = msgspec.json.decode(file.readline(MAX_LINE_BYTES), type=Head)
     if head.format != FORMAT:
         return SegmentVerdict(valid=False, problem="not-a-segment")
@@ -111,9 +110,10 @@ def _verify(file: BinaryIO, public_key: bytes, chain_hash: ChainHash | None) -> 
         first = one.seq if first is None else first
         if bad is None and last is not None and one.seq != last + 1:
             bad = (last + 1, "missing")
-        elif bad is None and chain_hash is not None:
-            if not hmac.compare_digest(one.hash, chain_hash(one.seq, one.record, previous)):
-                bad = (one.seq, "altered")
+        elif (
+            bad is None and chain_hash and not hmac.compare_digest(one.hash, chain_hash(one.seq, one.record, previous))
+        ):
+            bad = (one.seq, "altered")
         last, previous = one.seq, one.hash
     if signed is None:
         return SegmentVerdict(valid=False, first_bad=(last or 0) + 1, problem="truncated")
