@@ -94,7 +94,7 @@ export function AuditRecords({ projects }: Props) {
             value={fields.outcome || null}
             onChange={(value) => change({ outcome: value ?? '' })}
           />
-          <Group gap="xs">
+          <Group gap="xs" wrap="nowrap">
             <Button variant="default" onClick={() => setFields(NOTHING)}>
               {t('audit.clear')}
             </Button>
@@ -174,10 +174,12 @@ function Record({ line, projects }: { line: AuditLine } & Props) {
         <Table.Td className={classes.when}>{day(at)}</Table.Td>
         <Table.Td>{actor}</Table.Td>
         <Table.Td>{action}</Table.Td>
-        <Table.Td className={classes.small}>
+        <Table.Td className={`${classes.small} ${classes.short}`} title={object.id}>
           {[object.kind, project?.project_name ?? object.id].filter(Boolean).join(' ')}
         </Table.Td>
-        <Table.Td className={classes.small}>{patient}</Table.Td>
+        <Table.Td className={`${classes.small} ${classes.pseudonym}`} title={patient}>
+          {patient}
+        </Table.Td>
         <Table.Td>
           <Badge variant="light" size="sm" tt="none" color={OUTCOME_COLORS[outcome] ?? 'gray'}>
             {t(`audit.outcomes.${outcome}`, { defaultValue: outcome })}

@@ -100,7 +100,7 @@ export function ProjectPage() {
               </Tabs.Tab>
             ))}
           </Tabs.List>
-          <Tabs.Panel value={shown.name}>
+          <Tabs.Panel value={shown.name} className={classes.panel}>
             <shown.page project={project.data} access={access} />
           </Tabs.Panel>
         </Tabs>
