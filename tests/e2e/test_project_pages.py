@@ -1,6 +1,8 @@
 """A project is made, a member added, a rule tried and saved, access asked for: clicked in a real browser, each person
 signed in with their own session, and what they see checked in their own study list."""
 
+import json
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -184,6 +186,67 @@ def test_a_group_is_made_and_brings_its_people(admin: Page, reader: Page) -> Non
     expect(reader.get_by_test_id("project").filter(has_text="By group")).to_be_visible()
 
 
+def test_cells_of_the_matrices_are_changed_with_keys_and_saved_together_with_a_reason(
+    server: Serve, admin: Page, reader: Page
+) -> None:
+    project = make_project(admin, "By matrix")
+    with server.client() as client:
+        for study in (FIRST, SECOND):
+            body = {"study_instance_uid": study}
+            client.post(f"/api/v1/projects/{project}/studies", json=body).raise_for_status()
+    admin.goto("/matrix")
+    cell = admin.get_by_label("이판독 (reader), By matrix")
+    cell.select_option(label="Viewer")
+    expect(admin.get_by_test_id("save-matrix")).to_be_disabled()
+    admin.get_by_test_id("matrix-reason").fill("Joins the second reading")
+    admin.get_by_test_id("save-matrix").click()
+    expect(admin.get_by_test_id("matrix-saved")).to_contain_text("1 cell")
+    reader.reload()
+    expect(reader.get_by_test_id("study-row")).to_have_count(2)
+
+    admin.goto(f"/projects/{project}?tab=access")
+    mine, theirs = admin.get_by_label(re.compile("Administrator$")), admin.get_by_label(re.compile("이판독$"))
+    mine.first.focus()
+    admin.keyboard.press("ArrowRight")
+    expect(theirs.first).to_be_focused()
+    theirs.first.select_option("DENY")
+    admin.get_by_test_id("matrix-reason").fill("Not part of the reading")
+    admin.get_by_test_id("save-matrix").click()
+    admin.get_by_test_id("matrix-saved").wait_for()
+    expect(theirs.first).to_have_value("DENY")
+    reader.reload()
+    expect(reader.get_by_test_id("study-row")).to_have_count(1)
+
+
+def test_the_audit_is_searched_exported_with_a_reason_and_verified(admin: Page, reader: Page) -> None:
+    make_project(admin, "Watched")
+    admin.get_by_role("link", name="Audit").click()
+    admin.get_by_test_id("audit-action").fill("project.created")
+    records = admin.get_by_test_id("audit-record")
+    expect(records.first).to_contain_text("Watched")
+    expect(records.filter(has_not_text="project.created")).to_have_count(0)
+    records.first.focus()
+    admin.keyboard.press("Enter")
+    expect(admin.get_by_text('"seq"')).to_be_visible()
+    expect(admin.get_by_test_id("export-audit")).to_be_disabled()
+    admin.get_by_test_id("export-reason").fill("Inspection of the trial")
+    with admin.expect_download() as download:
+        admin.get_by_test_id("export-audit").click()
+    lines = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert lines
+    assert {line["action"] for line in lines} == {"project.created"}
+    admin.get_by_test_id("audit-action").fill("audit.exported")
+    expect(records.first).to_contain_text("Inspection of the trial")
+    admin.get_by_test_id("verify-audit").click()
+    expect(admin.get_by_test_id("audit-verdict")).to_contain_text("whole")
+    admin.get_by_test_id("tab-reviews").click()
+    admin.get_by_test_id("no-reviews").or_(admin.get_by_test_id("review")).first.wait_for()
+
+    expect(reader.get_by_role("link", name="Audit")).to_have_count(0)
+    reader.goto("/audit")
+    expect(reader.get_by_test_id("audit-error")).to_be_visible()
+
+
 # -- what the tests click ---------------------------------------------------------------------------------------------
 
 
@@ -227,11 +290,13 @@ def signed_in_as(browser: Browser, serve: Serve, username: str, password: str) -
     assert errors == []
 
 
-def make_project(page: Page, name: str) -> None:
+def make_project(page: Page, name: str) -> str:
+    """Its id; the page shows it."""
     page.goto("/projects")
     page.get_by_test_id("project-name").fill(name)
     page.get_by_test_id("create-project").click()
     page.get_by_test_id("tab-members").wait_for()
+    return page.url.rsplit("/", 1)[1]
 
 
 def choose(page: Page, field: str, option: str) -> None:
