@@ -59,7 +59,7 @@ async def _measure(settings: Settings, url: str, runs: int) -> dict[str, float]:
             user = await create_user(tx, username="bench", password_hash=None, is_service=True)
             tx.actor = Actor(user_id=user.id, name="bench")
             key = (
-                await issue_api_key(tx, user_id=user.id, name="k", project_id=None, scopes=None, expires_at=None)
+                await issue_api_key(tx, user_id=user.id, name="k", project_ids=None, scopes=None, expires_at=None)
             ).key
         signed_in = sessions.User(id=user.id, username="bench", is_admin=False)
         answer = await sessions.start(services, signer, signed_in, PEER, methods=["pwd"])

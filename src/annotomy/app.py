@@ -37,8 +37,8 @@ from annotomy.http.problems import (
     unreadable_text_response,
 )
 from annotomy.http.static_files import handlers as static_handlers
-from annotomy.identity.auth_routes import VIEWER_COOKIE
 from annotomy.identity.authenticate import Authenticator
+from annotomy.identity.cookies import VIEWER_COOKIE
 from annotomy.identity.oidc import GroupRoles
 from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
@@ -56,13 +56,13 @@ from annotomy.ops.health import handlers as health_handlers
 from annotomy.ops.upkeep import upkeep
 from annotomy.projects.access import require_declared
 from annotomy.projects.access_routes import router as access_router
-from annotomy.projects.group_roles import set_group_roles
 from annotomy.projects.global_role_routes import router as global_roles_router
+from annotomy.projects.group_roles import set_group_roles
 from annotomy.projects.matrix_routes import router as matrix_router
 from annotomy.projects.routes import handlers as role_and_group_handlers
-from annotomy.projects.global_role_routes import router as global_roles_router
-from annotomy.projects.matrix_routes import router as matrix_router
 from annotomy.projects.routes import router as projects_router
+from annotomy.projects.share_links import share_actor
+from annotomy.projects.share_routes import router as share_links_router
 from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.services import Services
 from annotomy.settings import Settings
@@ -77,6 +77,7 @@ API_ROUTERS: list[Any] = [
     access_router,
     matrix_router,
     global_roles_router,
+    share_links_router,
     uploads_router,
     manifests_router,
     annotations_router,
@@ -153,7 +154,7 @@ async def _running(app: Litestar, services: Services) -> AsyncGenerator[None]:
     signer = await TokenSigner.load(services)
     app.state.signer = signer
     app.state.provider = Provider(services, Egress(services.settings.http.egress_allow))
-    app.state.authenticator = authenticator = Authenticator(services, signer)
+    app.state.authenticator = authenticator = Authenticator(services, signer, share_actor)
     app.state.readiness = Readiness(services)
     app.state.admission = Admission(services.settings.http.rate_limit)
     listening = asyncio.create_task(authenticator.listening())
@@ -228,7 +229,12 @@ async def _provide_actor(request: Request[Any, Any, Any], state: State, services
         actor = await authenticator.from_header(header, address)
     request.state.actor = actor  # the audit reads it
     declared = str(request.route_handler.opt.get("permission", ""))
-    require_declared(actor, declared, changes=request.method not in ("GET", "HEAD", "OPTIONS"))
+    require_declared(
+        actor,
+        declared,
+        changes=request.method not in ("GET", "HEAD", "OPTIONS"),
+        shared=request.route_handler.opt.get("shared"),
+    )
     request.scope["state"]["until_answered"].enter_context(state.admission.admitted(actor.user_id))
     return actor
 

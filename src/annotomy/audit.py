@@ -36,6 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     actor_name: str
     actor_kind: str
     session_id: UUID | None
+    """The session, or the share link (`actor_kind` says which) that it was done with."""
     key_id: UUID | None
     source: str
     action: str
@@ -76,7 +77,7 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
         actor_id=actor.user_id,
         actor_name=_text(actor.name),
         actor_kind=actor.kind,
-        session_id=actor.session_id,
+        session_id=actor.session_id or actor.share_link_id,
         key_id=actor.key_id,
         source=_text(origin.source),
         action=entry.action,

@@ -165,8 +165,8 @@ def user_password(name: str, password_stdin: bool) -> None:
     multiple=True,
     help="Narrow the key: read, write, admin, or the name of a permission; repeatable.",
 )
-@click.option("--project", type=click.UUID, help="The only project that the key reaches.")
-def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID | None) -> None:
+@click.option("--project", "projects", type=click.UUID, multiple=True, help="Bind the key to this project; repeatable.")
+def api_key(action: str, username: str, scopes: tuple[str, ...], projects: tuple[UUID, ...]) -> None:
     """Issue an API key for a user and print only the key."""
     from annotomy.identity.api_keys import issue_api_key
 
@@ -182,7 +182,7 @@ def api_key(action: str, username: str, scopes: tuple[str, ...], project: UUID |
                     tx,
                     user_id=row["id"],
                     name="command line",
-                    project_id=project,
+                    project_ids=projects or None,
                     scopes=scopes or None,
                     expires_at=None,
                 )

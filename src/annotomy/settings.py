@@ -76,7 +76,7 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     session_days: int
     """ANNOTOMY_SESSION_DAYS: the longest that a session lives, used or not (30)."""
     step_up_minutes: int
-    """ANNOTOMY_STEP_UP_MINUTES: how long a proof of identity counts for keys, user administration and one's own security settings (10)."""
+    """ANNOTOMY_STEP_UP_MINUTES: how long a proof of identity counts for export, share links, keys, user administration and one's own security settings (10)."""
     step_up_always: bool
     """ANNOTOMY_STEP_UP_ALWAYS=1: that proof is demanded of everyone; by default only of who has a second factor (off)."""
     smtp_url: str | None
@@ -148,6 +148,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     oidc: OidcSettings
     limits: LimitSettings
     models: ModelSettings
+    share_link_days: int
+    """ANNOTOMY_SHARE_LINK_DAYS: the longest that a share link lives (90); 0: none can be made."""
     workers_inline: int
     """ANNOTOMY_WORKERS_INLINE: job workers that `serve` starts (1); 0: only external ones."""
     audit: AuditSettings
@@ -230,6 +232,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 memory_bytes=_whole(env, "ANNOTOMY_MODEL_MEMORY_BYTES", 8 << 30, low=1 << 30, high=1 << 50),
                 timeout_s=_whole(env, "ANNOTOMY_MODEL_TIMEOUT_S", 900, low=1, high=86_400),
             ),
+            share_link_days=_whole(env, "ANNOTOMY_SHARE_LINK_DAYS", 90, low=0, high=365),
             workers_inline=_whole(env, "ANNOTOMY_WORKERS_INLINE", 1, low=0, high=64),
             audit=AuditSettings(
                 key=env.get("ANNOTOMY_AUDIT_KEY") or None,

@@ -93,7 +93,7 @@ async def test_a_blinded_reader_cannot_tell_that_others_work_exists(application:
                 await require_own_or_all(tx, reader, action, project, uuid4())
         with pytest.raises(Forbidden):
             await require_own_or_all(tx, reader, "annotation.share", project, reader.user_id)
-        narrowed = Actor(reader.user_id, "reader", kind="api_key", project_id=uuid4())
+        narrowed = Actor(reader.user_id, "reader", kind="api_key", project_ids=frozenset({uuid4()}))
         with pytest.raises(NotFound):
             await require(tx, narrowed, Permission.STUDY_READ, project)
 

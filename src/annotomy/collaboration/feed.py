@@ -42,7 +42,7 @@ _MEMBER = (
 )
 _IN_CREDENTIAL = (
     "((select nullif(current_setting('app.project', true), '')) is null"
-    " or e.project_id = (select nullif(current_setting('app.project', true), '')::uuid))"
+    " or e.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[]))"
 )
 _VISIBLE = (
     f"{_IN_CREDENTIAL} and (e.actor_id = $1 or {_MEMBER}"

@@ -1,7 +1,8 @@
 """Transactions. Reads and writes are different types, opened visibly with `async with`.
 
-Each transaction tells PostgreSQL who asks (`app.actor`), which the row-level-security policies read. The setting
-travels in the same round trip as BEGIN: a UUID's canonical text needs no quoting beyond what is written here.
+Each transaction tells PostgreSQL who asks (`app.actor`), in which projects (`app.project`, the text of a uuid[]; empty: in
+all) and by which share link (`app.share`, or empty), which the row-level-security policies read. The settings travel in the
+same round trip as BEGIN: a UUID's canonical text needs no quoting beyond what is written here.
 """
 
 import json
@@ -82,8 +83,8 @@ async def restricted(tx: ReadTx, actor: Actor) -> AsyncGenerator[None]:
 async def _speak_as(tx: ReadTx, actor: Actor, *, opened: bool) -> None:
     tx.unrestricted = opened
     await tx.fetchval(
-        "select set_config('app.actor', $1, true), set_config('app.project', $2, true)",
-        str(actor.user_id), str(actor.project_id or ""),
+        "select set_config('app.actor', $1, true), set_config('app.project', $2, true), set_config('app.share', $3, true)",
+        str(actor.user_id), _projects(actor), str(actor.share_link_id or ""),
     )  # fmt: skip
 
 
@@ -134,9 +135,15 @@ class Database:
 
 
 def _begin(actor: Actor, statement: str, unrestricted: bool) -> str:
-    seen_as = SYSTEM.user_id if unrestricted else actor.user_id
-    project = "" if actor.project_id is None or unrestricted else actor.project_id
-    return f"{statement}; set local app.actor = '{seen_as}'; set local app.project = '{project}'"
+    seen = SYSTEM if unrestricted else actor
+    return (
+        f"{statement}; set local app.actor = '{seen.user_id}'; set local app.project = '{_projects(seen)}';"
+        f" set local app.share = '{seen.share_link_id or ''}'"
+    )
+
+
+def _projects(actor: Actor) -> str:
+    return "" if actor.project_ids is None else f"{{{','.join(map(str, actor.project_ids))}}}"
 
 
 async def _end(connection: Any, statement: str) -> None:

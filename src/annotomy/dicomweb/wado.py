@@ -47,7 +47,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "audit": "study.read"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read"},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -68,7 +68,7 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id=per_level("RetrieveInstances"),
-    opt={"permission": "study.read", "audit": "study.retrieved", "audit_first": True},
+    opt={"permission": "study.read", "shared": "study.export", "audit": "study.retrieved", "audit_first": True},
     tags=["dicomweb"],
 )
 async def instances(
@@ -100,7 +100,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def frames(
@@ -133,7 +133,7 @@ async def frames(
         "/frames/{frame_list:str}/rendered",
     ],
     operation_id=per_level("RetrieveRendered"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -156,7 +156,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
     operation_id=per_level("RetrieveThumbnail"),
-    opt={"permission": "study.read", "audit": "study.viewed"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
     tags=["dicomweb"],
 )
 async def thumbnail(

@@ -71,7 +71,10 @@ async def find_peer(tx: ReadTx, ae_title: str, address: str | None) -> Peer | No
     if row is None:
         return None
     actor = Actor(
-        user_id=row["user_id"], name=f"{ae_title} ({row['username']})", kind="aet", project_id=row["project_id"]
+        user_id=row["user_id"],
+        name=f"{ae_title} ({row['username']})",
+        kind="aet",
+        project_ids=None if row["project_id"] is None else frozenset({row["project_id"]}),
     )
     return Peer(ae_title, actor, row["may_store"], row["may_query"], row["may_retrieve"], row["purpose"])
 

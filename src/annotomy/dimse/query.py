@@ -37,7 +37,7 @@ async def find(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
         action="study.searched",
         object_kind="list",
         object_id="",
-        project_id=peer.actor.project_id,
+        project_id=peer.actor.sole_project_id,
         detail={"level": identifier.level, "keys": sorted(key for key, value in identifier.keys.items() if value)},
     )
     async with services.db.write(peer.actor) as tx:

@@ -137,7 +137,7 @@ async def _record(services: Services, peer: Peer, locations: list[InstanceLocati
         for study, instances in counts.items():
             detail = {"instances": instances, "destination": to}
             entry = Entry(action="study.sent", object_kind="study", object_id=study, study_instance_uid=study)
-            await record(tx, msgspec.structs.replace(entry, project_id=peer.actor.project_id, detail=detail))
+            await record(tx, msgspec.structs.replace(entry, project_id=peer.actor.sole_project_id, detail=detail))
 
 
 async def _send_all(

@@ -46,7 +46,7 @@ async def _store(peer: Peer, group: GroupCommit, message: Message) -> tuple[int,
     in_memory = data_set.data() if data_set.path is None else None
     incoming = Incoming("", data=in_memory, path=data_set.path, announced=announced)
     try:
-        outcome = await group.store(peer.actor, peer.actor.project_id, incoming)
+        outcome = await group.store(peer.actor, peer.actor.sole_project_id, incoming)
     except Problem as problem:
         return status_of(problem), problem.title
     except OSError as error:

@@ -1,7 +1,7 @@
 """API keys: `annotomy_<handle>_<secret><checksum>`. The secret is 256 random bits, shown once and stored hashed.
 
 The prefix and the checksum let secret scanners recognise a leaked key without asking us, and let us refuse typing errors
-without asking the database. The handle names the key without opening anything. A key is narrowed by scopes, one project,
+without asking the database. The handle names the key without opening anything. A key is narrowed by scopes, projects,
 networks and an expiry; for rotation two keys live side by side until the old one is revoked.
 """
 
@@ -34,6 +34,8 @@ COARSE_SCOPES = frozenset({"read", "write", "admin"})
 MOST_KEYS = 100
 """Keys of one user that are alive; more are a leak of a program that issues and forgets."""
 MOST_NETWORKS = 50
+MOST_PROJECTS = 100
+"""Of one key: each transaction tells the database all of them; who works in more has a key for all."""
 USED_PAUSE_S = 60
 """`last_used_at` is written at most this often: a busy key does not cost a write for each request."""
 _ALPHABET = string.digits + string.ascii_letters
@@ -67,13 +69,17 @@ async def issue_api_key(
     *,
     user_id: UUID,
     name: str,
-    project_id: UUID | None,
+    project_ids: Iterable[UUID] | None,
     scopes: Iterable[str] | None,
     expires_at: datetime | None,
     addresses: Iterable[str] = (),
 ) -> IssuedApiKey:
-    """`scopes` None is all that the user may do. The caller has checked the names of scopes and the project."""
+    """`scopes` None is all that the user may do, `project_ids` None all projects of the user. The caller has checked the
+    names of scopes and the projects."""
     networks = _networks(addresses)
+    projects = None if project_ids is None else sorted(set(project_ids))
+    if projects is not None and not 1 <= len(projects) <= MOST_PROJECTS:
+        raise BadRequest(f"A key is bound to 1 to {MOST_PROJECTS} projects, or to none in particular.")
     alive = await tx.fetchval("select count(*) from api_keys where user_id = $1 and revoked_at is null", user_id)
     if alive >= MOST_KEYS:
         raise Conflict(f"There are {MOST_KEYS} keys already. Revoke what is not used.")
@@ -82,9 +88,9 @@ async def issue_api_key(
     key_id, (handle, key) = new_id(), new_key()
     narrowed = None if scopes is None else sorted(set(scopes))
     await tx.execute(
-        "insert into api_keys (id, handle, user_id, name, hash, scopes, project_id, addresses, expires_at)"
+        "insert into api_keys (id, handle, user_id, name, hash, scopes, project_ids, addresses, expires_at)"
         " values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        key_id, handle, user_id, name, secret_hash(key), narrowed, project_id, networks, expires_at,
+        key_id, handle, user_id, name, secret_hash(key), narrowed, projects, networks, expires_at,
     )  # fmt: skip
     await emit(
         tx,
@@ -92,18 +98,22 @@ async def issue_api_key(
             type="api_key.issued",
             object_kind="api_key",
             object_id=str(key_id),
-            project_id=project_id,
-            data={"handle": handle, "scopes": narrowed},
+            project_id=projects[0] if projects is not None and len(projects) == 1 else None,
+            data={
+                "handle": handle,
+                "scopes": narrowed,
+                "projects": None if projects is None else [*map(str, projects)],
+            },
         ),
     )
     return IssuedApiKey(id=key_id, key=key)
 
 
-def require_within(actor: Actor, *, project_id: UUID | None, scopes: frozenset[str] | None) -> None:
+def require_within(actor: Actor, *, project_ids: frozenset[UUID] | None, scopes: frozenset[str] | None) -> None:
     """A key that issues a key hands on no more than it has. Raises Forbidden."""
     if actor.kind != "api_key":
         return
-    wider_project = actor.project_id is not None and project_id != actor.project_id
+    wider_project = actor.project_ids is not None and (project_ids is None or not project_ids <= actor.project_ids)
     wider_scope = actor.scopes is not None and (scopes is None or not scopes <= actor.scopes)
     if wider_project or wider_scope:
         raise Forbidden("A key cannot issue a key that reaches further than itself.")
@@ -112,7 +122,7 @@ def require_within(actor: Actor, *, project_id: UUID | None, scopes: frozenset[s
 async def list_api_keys(tx: ReadTx) -> list[ApiKey]:
     """One's own that are not revoked, the newest first."""
     rows = await tx.fetch(
-        "select id, handle, name, scopes, project_id, addresses::text[], created_at, expires_at, last_used_at from api_keys"
+        "select id, handle, name, scopes, project_ids, addresses::text[], created_at, expires_at, last_used_at from api_keys"
         " where user_id = $1 and revoked_at is null order by created_at desc limit 1000",
         tx.actor.user_id,
     )
@@ -135,7 +145,7 @@ async def find_api_key(services: Services, key: str) -> KnownKey:
     handle = handle_of(key)
     async with services.db.read(SYSTEM) as tx:
         row = await tx.fetchrow(
-            "select k.id, k.hash, k.scopes, k.project_id, k.addresses, k.expires_at, u.id as user_id, u.username, u.is_admin,"
+            "select k.id, k.hash, k.scopes, k.project_ids, k.addresses, k.expires_at, u.id as user_id, u.username, u.is_admin,"
             " k.last_used_at is null or k.last_used_at < now() - $2 * interval '1 second' as note_use"
             " from api_keys k join users u on u.id = k.user_id where k.handle = $1 and k.revoked_at is null"
             " and (k.expires_at is null or k.expires_at > now()) and u.state = 'active'",
@@ -151,8 +161,8 @@ async def find_api_key(services: Services, key: str) -> KnownKey:
         name=row["username"],
         kind="api_key",
         is_admin=row["is_admin"],
-        project_id=row["project_id"],
         key_id=row["id"],
+        project_ids=None if row["project_ids"] is None else frozenset(row["project_ids"]),
         scopes=None if row["scopes"] is None else frozenset(row["scopes"]),
     )
     return KnownKey(actor, tuple(row["addresses"]), row["expires_at"])

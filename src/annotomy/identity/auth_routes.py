@@ -11,6 +11,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Forbidden, Unauthenticated
 from annotomy.http.peer import Peer, require_own_page
 from annotomy.identity import credentials, second_factor, sessions, throttle, users
+from annotomy.identity.cookies import NO_STORE, viewer_cookie
 from annotomy.identity.passwords import hash_password
 from annotomy.identity.schemas import (
     Login,
@@ -30,13 +31,10 @@ from annotomy.identity.throttle import count_attempt, network_of
 from annotomy.identity.tokens import TokenSigner, published_keys
 from annotomy.services import Services
 
-VIEWER_COOKIE = "annotomy_access"
-"""The access token once more, HttpOnly and for /dicom-web only: the foreign viewer cannot send headers of ours."""
 REFRESH_COOKIE = "__Host-annotomy_refresh"
 """RFC 6265bis 4.1.3.2: browsers take this name only with Secure, Path=/ and no Domain, so no other host can plant one."""
 REFRESH_COOKIE_PLAIN = "annotomy_refresh"
 """On plain HTTP, which is for localhost: browsers refuse the `__Host-` name there."""
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 @post("/auth/token", status_code=200, operation_id="SignIn", opt={"permission": "anyone"})
@@ -117,7 +115,7 @@ async def sign_out(
         await sessions.sign_out(services, data.refresh_token)
         return Response(None, status_code=204)
     await sessions.sign_out(services, _cookie_token(request, peer, services))
-    return Response(None, status_code=204, cookies=[_refresh_cookie("", peer, 0), _viewer_cookie("", peer, 0)])
+    return Response(None, status_code=204, cookies=[_refresh_cookie("", peer, 0), viewer_cookie("", peer, 0)])
 
 
 @post("/auth/step-up", status_code=204, operation_id="StepUp", opt={"permission": "own"})
@@ -211,7 +209,7 @@ def session_cookies(answer: TokenAnswer, peer: Peer, services: Services) -> list
     lifetime_s = services.settings.identity.session_days * 24 * 3600
     return [
         _refresh_cookie(answer.refresh_token, peer, lifetime_s),
-        _viewer_cookie(answer.access_token, peer, answer.expires_in),
+        viewer_cookie(answer.access_token, peer, answer.expires_in),
     ]
 
 
@@ -220,18 +218,6 @@ def _refresh_cookie(value: str, peer: Peer, lifetime_s: int) -> Cookie:
     path = "/" if peer.is_secure else "/api/v1/auth"
     return Cookie(
         key=key, value=value, path=path, httponly=True, samesite="strict", secure=peer.is_secure, max_age=lifetime_s
-    )
-
-
-def _viewer_cookie(value: str, peer: Peer, lifetime_s: int) -> Cookie:
-    return Cookie(
-        key=VIEWER_COOKIE,
-        value=value,
-        path="/dicom-web",
-        httponly=True,
-        samesite="strict",
-        secure=peer.is_secure,
-        max_age=lifetime_s,
     )
 
 

@@ -1,4 +1,4 @@
-"""From a credential to an actor: access tokens and API keys in `Authorization: Bearer`.
+"""From a credential to an actor: access tokens, those of share links and API keys in `Authorization: Bearer`.
 
 Each request checks that the session, the key and the account still stand. The answer is remembered for less than five
 seconds and forgotten at once when a change is announced (revocation.py), so a busy client costs no database read for
@@ -8,6 +8,7 @@ each request and a revocation takes effect everywhere within that time.
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -18,7 +19,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Unauthenticated
 from annotomy.identity.api_keys import KEY_PREFIX, KnownKey, find_api_key, may_come_from
 from annotomy.identity.revocation import SIGNING_KEYS, listen
-from annotomy.identity.tokens import AccessClaims, TokenSigner, secret_hash
+from annotomy.identity.tokens import AccessClaims, ShareClaims, TokenSigner, secret_hash
 from annotomy.services import Services
 
 MEMORY_S = 4.0
@@ -31,17 +32,22 @@ class _Remembered:
     actor: Actor
     until: float
     """Monotonic seconds, counted from before the read."""
-    claims: AccessClaims | None = None
-    """Of an access token whose signature was verified; checked once."""
+    claims: AccessClaims | ShareClaims | None = None
+    """Of a token whose signature was verified; checked once."""
     key: KnownKey | None = None
 
 
-class Authenticator:
-    """One for each process. `listening()` runs beside the application."""
+ShareActor = Callable[[Services, UUID], Awaitable[Actor]]
+"""Who comes by a share link of this id; the links are the projects' business."""
 
-    def __init__(self, services: Services, signer: TokenSigner) -> None:
+
+class Authenticator:
+    """One for each process. `listening()` runs beside the application. Without `share_actor` share links are not taken."""
+
+    def __init__(self, services: Services, signer: TokenSigner, share_actor: ShareActor | None = None) -> None:
         self._services = services
         self._signer = signer
+        self._share_actor = share_actor
         self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._changes = 0
         """Counts announcements: an answer that was read before one is not remembered."""
@@ -85,12 +91,19 @@ class Authenticator:
             fresh = _Remembered(key.actor, until, key=key)
         else:
             claims = stale.claims if stale and stale.claims else await self._signer.verify(credential)
-            fresh = _Remembered(await self._session_actor(claims), until, claims=claims)
+            fresh = _Remembered(await self._token_actor(claims), until, claims=claims)
         if changes == self._changes:
             self._known[digest] = fresh
             if len(self._known) > MEMORY_SIZE:
                 self._known.popitem(last=False)
         return fresh
+
+    async def _token_actor(self, claims: AccessClaims | ShareClaims) -> Actor:
+        if isinstance(claims, AccessClaims):
+            return await self._session_actor(claims)
+        if self._share_actor is None:
+            raise Unauthenticated("Share links are not taken here.")
+        return await self._share_actor(self._services, claims.link_id)
 
     async def _session_actor(self, claims: AccessClaims) -> Actor:
         async with self._services.db.read(SYSTEM) as tx:

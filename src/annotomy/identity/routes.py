@@ -27,8 +27,8 @@ async def me(actor: NamedDependency[Actor], services: NamedDependency[Services])
         rows = await tx.fetch(
             "select p.id, p.name, m.role, m.permissions from project_members m join projects p on p.id = m.project_id"
             " where m.user_id = $1 and (m.expires_at is null or m.expires_at > now())"
-            " and ($2::uuid is null or p.id = $2) order by p.name",
-            actor.user_id, actor.project_id,
+            " and ($2::uuid[] is null or p.id = any ($2)) order by p.name",
+            actor.user_id, actor.project_ids,
         )  # fmt: skip
         global_roles = await tx.fetch("select role from global_roles where user_id = $1 order by role", actor.user_id)
     assert row is not None
@@ -65,16 +65,19 @@ async def issue_api_key(
     unknown = sorted((scopes or frozenset()) - api_keys.COARSE_SCOPES - SCOPE_NAMES)
     if unknown:
         raise BadRequest(f"There are no such scopes: {', '.join(unknown)}.")
-    project_id = data.project_id or actor.project_id
-    api_keys.require_within(actor, project_id=project_id, scopes=scopes)
+    if data.project_id is not None and data.project_ids is not None:
+        raise BadRequest("Name the projects in project_ids, or one in project_id.")
+    named = data.project_ids if data.project_id is None else [data.project_id]
+    project_ids = actor.project_ids if named is None else frozenset(named)
+    api_keys.require_within(actor, project_ids=project_ids, scopes=scopes)
     async with services.db.write(actor) as tx:
-        if project_id is not None:
+        for project_id in sorted(project_ids or ()):
             await require_member(tx, actor, project_id)
         return await api_keys.issue_api_key(
             tx,
             user_id=actor.user_id,
             name=data.name,
-            project_id=project_id,
+            project_ids=project_ids,
             scopes=scopes,
             expires_at=data.expires_at,
             addresses=data.addresses,

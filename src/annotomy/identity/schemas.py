@@ -210,6 +210,9 @@ class RelyingParty(msgspec.Struct, frozen=True):
 class NewApiKey(msgspec.Struct, frozen=True):
     name: str
     project_id: UUID | None = None
+    """The same as `project_ids` with this one alone."""
+    project_ids: list[UUID] | None = None
+    """The only projects that the key reaches; absent: all of one's own."""
     expires_at: datetime | None = None
     scopes: list[str] | None = None
     """Names of permissions, or `read`, `write`, `admin`; absent: all that one may do."""
@@ -223,7 +226,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     """The middle part of the key."""
     name: str
     scopes: list[str] | None
-    project_id: UUID | None
+    project_ids: list[UUID] | None
+    """Null: every project of its owner."""
     addresses: list[str]
     created_at: datetime
     expires_at: datetime | None

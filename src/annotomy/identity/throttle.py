@@ -42,6 +42,11 @@ MAIL = Rule("mail", free=3, first_wait_s=300, longest_wait_s=3600, forget_s=3600
 ANONYMOUS_FORM = Rule("anonymous-form", free=20, first_wait_s=30, longest_wait_s=900, forget_s=3600)
 """Sign-up and reset forms from one address."""
 
+SHARE_LINK = Rule("share-link", free=100, first_wait_s=2, longest_wait_s=60, forget_s=900)
+"""By address; openings that succeed do not count. A link is 256 random bits: this spares the database, not the link."""
+SHARE_PASSWORD = Rule("share-password", free=5, first_wait_s=2, longest_wait_s=900, forget_s=3600)
+"""By link and address."""
+
 
 async def count_attempt(services: Services, rule: Rule, *subject: str) -> None:
     """Counts and commits. Raises TooManyRequests while the subject is blocked."""

@@ -35,6 +35,8 @@ ALGORITHMS = ["EdDSA"]
 # so the older name leaves nothing open.
 warnings.filterwarnings("ignore", message="EdDSA is deprecated", category=SecurityWarning)
 ACCESS_TYPE = "at+jwt"
+SHARE_AUDIENCE, SHARE_TYPE = "annotomy-share", "annotomy-share+jwt"
+"""Of who came by a share link: taken for no other kind of token, nor another for it."""
 TRANSACTION_TYPE = "annotomy-transaction+jwt"
 ACCESS_LIFETIME = timedelta(minutes=10)
 TRANSACTION_LIFETIME = timedelta(minutes=5)
@@ -48,6 +50,13 @@ SEAL_PURPOSE = "signing key"
 class AccessClaims:
     user_id: UUID
     session_id: UUID
+    expires_at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareClaims:
+    link_id: UUID
     expires_at: float
     """Seconds since the epoch."""
 
@@ -88,22 +97,28 @@ class TokenSigner:
         claims = {"aud": AUDIENCE, "sub": str(user_id), "sid": str(session_id)}
         return self._encode(ACCESS_TYPE, claims, now, ACCESS_LIFETIME)
 
+    def sign_share(self, link_id: UUID, *, now: datetime, lifetime: timedelta) -> str:
+        """For who opened a share link; the link is asked at each use (projects/share_links.py)."""
+        return self._encode(SHARE_TYPE, {"aud": SHARE_AUDIENCE, "sub": str(link_id)}, now, lifetime)
+
     def sign_transaction(
         self, purpose: str, claims: dict[str, Any], *, now: datetime, lifetime: timedelta = TRANSACTION_LIFETIME
     ) -> str:
         """One step of a sign-in or enrolment that the next request continues. Use `consume_transaction` to end it once."""
         return self._encode(TRANSACTION_TYPE, {**claims, "aud": purpose}, now, lifetime)
 
-    async def verify(self, token: str) -> AccessClaims:
+    async def verify(self, token: str) -> AccessClaims | ShareClaims:
         """Raises Unauthenticated for a token that is forged, expired, of another issuer, type or algorithm."""
-        claims = await self._decode(token, token_type=ACCESS_TYPE, audience=AUDIENCE)
+        kind, claims = await self._decode(token, {ACCESS_TYPE: AUDIENCE, SHARE_TYPE: SHARE_AUDIENCE})
         try:
+            if kind == SHARE_TYPE:
+                return ShareClaims(UUID(claims["sub"]), float(claims["exp"]))
             return AccessClaims(UUID(claims["sub"]), UUID(claims["sid"]), float(claims["exp"]))
         except (KeyError, ValueError, TypeError) as error:
             raise Unauthenticated("The access token is not valid or has expired.") from error
 
     async def verify_transaction(self, token: str, purpose: str) -> dict[str, Any]:
-        return await self._decode(token, token_type=TRANSACTION_TYPE, audience=purpose)
+        return (await self._decode(token, {TRANSACTION_TYPE: purpose}))[1]
 
     def _encode(self, token_type: str, claims: dict[str, Any], now: datetime, lifetime: timedelta) -> str:
         header = {"alg": ALGORITHMS[0], "kid": self._newest, "typ": token_type}
@@ -111,19 +126,21 @@ class TokenSigner:
         body = {"iss": ISSUER, "jti": secrets.token_urlsafe(16), **times, **claims}
         return jwt.encode(header, body, self._keys[self._newest], algorithms=ALGORITHMS)
 
-    async def _decode(self, token: str, *, token_type: str, audience: str) -> dict[str, Any]:
+    async def _decode(self, token: str, audiences: dict[str, str]) -> tuple[str, dict[str, Any]]:
+        """`audiences` names the types that are taken, each with its audience; answers which it was."""
         try:
             try:
                 decoded = jwt.decode(token, self._find_key, algorithms=ALGORITHMS)
             except KeyError:
                 await self._reload_now_and_then()
                 decoded = jwt.decode(token, self._find_key, algorithms=ALGORITHMS)
-            if decoded.header.get("typ") != token_type:
+            kind = str(decoded.header.get("typ"))
+            if kind not in audiences:
                 raise Unauthenticated("The token is of another kind.")
-            self._registry(audience).validate(decoded.claims)
+            self._registry(audiences[kind]).validate(decoded.claims)
         except (JoseError, ValueError, KeyError, TypeError) as error:
             raise Unauthenticated("The access token is not valid or has expired.") from error
-        return decoded.claims
+        return kind, decoded.claims
 
     def _registry(self, audience: str) -> jwt.JWTClaimsRegistry:
         required: dict[str, Any] = {name: {"essential": True} for name in ("exp", "iat", "sub", "jti")}

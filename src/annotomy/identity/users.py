@@ -29,10 +29,10 @@ LAST_ADMIN_LOCK = 0x61646D696E  # two administrators cannot remove each other at
 
 
 def require_admin(actor: Actor) -> None:
-    """A key that is bound to a project, or lacks the scope `admin`, administers nobody."""
+    """A key that is bound to projects, or lacks the scope `admin`, administers nobody."""
     allowed = (
         actor.is_admin
-        and actor.project_id is None
+        and actor.project_ids is None
         and (actor.scopes is None or bool({"admin", "user.manage"} & actor.scopes))
     )
     if not allowed:

@@ -56,7 +56,7 @@ _SELECT = (
     " started_at, finished_at from jobs where (asker_id = $1 or $2)"
     # An API key that is bound to a project reaches the jobs of that project alone.
     " and (nullif(current_setting('app.project', true), '') is null"
-    " or project_id = nullif(current_setting('app.project', true), '')::uuid)"
+    " or project_id = any (nullif(current_setting('app.project', true), '')::uuid[]))"
 )
 _HEALTH = (
     "select kind, count(*) filter (where state = 'queued') as queued, count(*) filter (where state = 'running') as running,"

@@ -100,8 +100,8 @@ async def auditable_projects(tx: ReadTx, actor: Actor) -> list[UUID] | None:
     except Forbidden:
         rows = await tx.fetch(
             "select m.project_id from project_members m where m.user_id = $1 and 'audit.read' = any (m.permissions)"
-            f" and {VALID} and ($2::uuid is null or m.project_id = $2)",
-            actor.user_id, actor.project_id,
+            f" and {VALID} and ($2::uuid[] is null or m.project_id = any ($2))",
+            actor.user_id, actor.project_ids,
         )  # fmt: skip
         if not rows:
             raise

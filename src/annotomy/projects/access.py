@@ -41,7 +41,8 @@ __all__ = [
 VALID = "(m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())"
 """A membership `m` that holds now."""
 _ACTOR = "(select nullif(current_setting('app.actor', true), '')::uuid)"
-_PROJECT = "(select nullif(current_setting('app.project', true), '')::uuid)"
+_PROJECTS = "(select nullif(current_setting('app.project', true), '')::uuid[])"
+_NOT_SHARED = "(select nullif(current_setting('app.share', true), '')) is null"
 
 SHARES = (
     f"exists (select from project_members sm where sm.project_id = v.project_id and sm.user_id = {_ACTOR}"
@@ -82,8 +83,8 @@ async def held_in(tx: ReadTx, actor: Actor, project_ids: Collection[UUID]) -> di
     """The actor's permissions in each of these projects; one that is not in the answer does not exist for the actor."""
     rows = await tx.fetch(
         f"select m.project_id, m.permissions from project_members m where m.user_id = $1 and m.project_id = any($2) and {VALID}"
-        " and ($3::uuid is null or m.project_id = $3)",
-        actor.user_id, list(project_ids), actor.project_id,
+        " and ($3::uuid[] is null or m.project_id = any ($3))",
+        actor.user_id, list(project_ids), actor.project_ids,
     )  # fmt: skip
     return {row["project_id"]: frozenset(row["permissions"]) for row in rows}
 
@@ -106,10 +107,10 @@ async def require_own_or_all(tx: ReadTx, actor: Actor, action: str, project_id: 
 async def require_global(tx: ReadTx, actor: Actor, permission: Permission) -> None:
     """For what stands outside of projects. Raises Forbidden."""
     held = set[str](ROLES["system_administrator"] if actor.is_admin else ())
-    if actor.project_id is None:
+    if actor.project_ids is None:
         for row in await tx.fetch("select role from global_roles where user_id = $1", actor.user_id):
             held |= ROLES.get(row["role"], frozenset())
-    if actor.project_id is not None or not holds(held, permission):
+    if actor.project_ids is not None or not holds(held, permission):
         raise _forbidden(permission)
     require_scope(actor, permission)
 
@@ -120,11 +121,14 @@ def require_scope(actor: Actor, permission: str) -> None:
         raise Forbidden(f"The API key lacks the scope {permission}.", permission=str(permission))
 
 
-def require_declared(actor: Actor, declared: str, *, changes: bool) -> None:
+def require_declared(actor: Actor, declared: str, *, changes: bool, shared: str | None = None) -> None:
     """At the edge, before anything is read: whether an API key's scopes reach what a route declares.
 
-    Routes about one's own things or for any member demand `read`, or `write` when they change something.
+    Routes about one's own things or for any member demand `read`, or `write` when they change something. A share link
+    reaches the routes that declare what it needs for them (`shared`) and no other.
     """
+    if actor.kind == "share_link" and (shared is None or shared not in (actor.scopes or ())):
+        raise Forbidden("A share link does not reach this.")
     if actor.scopes is None:
         return
     if declared in PERMISSION_NAMES:
@@ -140,7 +144,7 @@ def _forbidden(permission: str) -> Forbidden:
 async def _held(tx: ReadTx, actor: Actor, project_id: UUID) -> frozenset[str]:
     """The permissions of the actor's role in the project."""
     held: list[str] | None = None
-    if actor.project_id is None or actor.project_id == project_id:
+    if actor.reaches(project_id):
         held = await tx.fetchval(
             f"select m.permissions from project_members m where m.project_id = $1 and m.user_id = $2 and {VALID}",
             project_id, actor.user_id,
@@ -204,15 +208,15 @@ def visible_work(kind: str, project_id: str, owner_id: str) -> str:
     """Work that the actor may read by role: everybody's, or one's own; `kind` is annotation or segmentation."""
     return (
         f"exists (select from project_members m where m.user_id = {_ACTOR} and m.project_id = {project_id} and {VALID}"
-        f" and ({_PROJECT} is null or m.project_id = {_PROJECT})"
+        f" and {key_reaches('m.project_id')} and {_NOT_SHARED}"
         f" and ('{kind}.read.all' = any (m.permissions)"
         f" or {owner_id} = m.user_id and '{kind}.read.own' = any (m.permissions)))"
     )
 
 
 def key_reaches(project_id: str) -> str:
-    """For rows that are somebody's own: an API key that is bound to a project reaches those of that project alone."""
-    return f"({_PROJECT} is null or {project_id} = {_PROJECT})"
+    """For rows that are somebody's own: an API key that is bound to projects reaches those of these projects alone."""
+    return f"({_PROJECTS} is null or {project_id} = any ({_PROJECTS}::uuid[]))"
 
 
 def _through(project: str | None) -> str:

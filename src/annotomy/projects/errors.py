@@ -1,6 +1,6 @@
 """Problems of projects that are no more than that."""
 
-from annotomy.errors import Conflict
+from annotomy.errors import Conflict, Problem
 
 
 class LastAdministrator(Conflict):
@@ -30,3 +30,20 @@ class RequestDecided(Conflict):
 
     slug = "request-decided"
     title = "The request is no longer open"
+
+
+class ShareRefused(Problem):
+    """The link does not exist, has expired, was revoked, was opened as often as it may be, or who gave it out may no longer
+    do so. Ask them for a new link."""
+
+    slug = "share-refused"
+    title = "The link is not valid any more"
+    status = 403
+
+
+class SharePasswordNeeded(Problem):
+    """The link takes a password, which who gave it out knows; none was sent, or a wrong one. Send it as `password`."""
+
+    slug = "share-password-needed"
+    title = "The link takes a password"
+    status = 403

@@ -38,7 +38,7 @@ async def preview_actor(tx: ReadTx, project_id: UUID, user_id: UUID) -> Actor:
     )  # fmt: skip
     if name is None:
         raise NotFound("There is no such member.")
-    return Actor(user_id=user_id, name=name, project_id=project_id)
+    return Actor(user_id=user_id, name=name, project_ids=frozenset({project_id}))
 
 
 async def count_visible(tx: ReadTx) -> tuple[int, int, int]:
@@ -118,10 +118,10 @@ async def who_sees(tx: ReadTx, study_instance_uid: str, user_id: UUID | None) ->
             f" ({VALID}) as valid from project_members m join users u on u.id = m.user_id"
             " where m.project_id in (select ps.project_id from project_studies ps where ps.study_id = $1)"
             " and m.project_id in (select own.project_id from project_members own where own.user_id = $2"
-            " and ($3::uuid is null or own.project_id = $3) and 'project.manage' = any (own.permissions)"
+            " and ($3::uuid[] is null or own.project_id = any ($3)) and 'project.manage' = any (own.permissions)"
             f" and {VALID.replace('m.', 'own.')})"
             f" and ($4::uuid is null or m.user_id = $4) order by m.project_id, u.username limit {MAX_PERSONS}",
-            study_id, tx.actor.user_id, tx.actor.project_id, user_id,
+            study_id, tx.actor.user_id, tx.actor.project_ids, user_id,
         )  # fmt: skip
         if not members:
             raise NotFound("There is no such study.")
@@ -129,7 +129,7 @@ async def who_sees(tx: ReadTx, study_instance_uid: str, user_id: UUID | None) ->
 
 
 async def _explain(tx: ReadTx, study_id: int, member: Any) -> PersonsAccess:
-    person = Actor(user_id=member["user_id"], name=member["username"], project_id=member["project_id"])
+    person = Actor(user_id=member["user_id"], name=member["username"], project_ids=frozenset({member["project_id"]}))
     async with restricted(tx, person):
         seen = await tx.fetchrow(
             f"select (select count(*) from series se where se.study_id = $1 and {visible_series('se')}) as series,"

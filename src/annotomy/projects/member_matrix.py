@@ -33,7 +33,7 @@ from annotomy.projects.visibility import lock_policy, settle_project
 
 _MANAGED = (
     "with managed as (select p.id, p.name from projects p join project_members m on m.project_id = p.id"
-    f" where m.user_id = $1 and 'project.manage' = any (m.permissions) and {VALID} and ($2::uuid is null or p.id = $2))"
+    f" where m.user_id = $1 and 'project.manage' = any (m.permissions) and {VALID} and ($2::uuid[] is null or p.id = any ($2)))"
 )
 _PEOPLE = (
     f"{_MANAGED} select %s from users u where (exists (select from project_members pm where pm.user_id = u.id and pm.project_id in"
@@ -44,7 +44,7 @@ _PEOPLE = (
 
 async def read(tx: ReadTx, *, q: str, rows: Asked, columns: Asked) -> MemberMatrix:
     require_scope(tx.actor, Permission.PROJECT_MANAGE)
-    actor = (tx.actor.user_id, tx.actor.project_id)
+    actor = (tx.actor.user_id, tx.actor.project_ids)
     people = (*actor, await _knows_everybody(tx), q)
     found_people = await tx.fetch(
         _PEOPLE % "u.id, u.username, u.display_name, lower(u.username) as key"

@@ -31,7 +31,7 @@ _SELECT = (
 )
 _MANAGED = (
     "(select m.project_id from project_members m where m.user_id = $1 and 'project.manage' = any (m.permissions)"
-    f" and {VALID} and ($2::uuid is null or m.project_id = $2))"
+    f" and {VALID} and ($2::uuid[] is null or m.project_id = any ($2)))"
 )
 
 
@@ -60,7 +60,7 @@ async def list_requests(tx: ReadTx) -> list[AccessRequest]:
     """One's own, and those for the projects that one manages; newest first."""
     rows = await tx.fetch(
         f"{_SELECT} where a.user_id = $1 or a.project_id in {_MANAGED} order by a.id desc limit 1000",
-        tx.actor.user_id, tx.actor.project_id,
+        tx.actor.user_id, tx.actor.project_ids,
     )  # fmt: skip
     return [AccessRequest(**dict(row)) for row in rows]
 
@@ -98,7 +98,7 @@ async def _open_request(tx: WriteTx, request_id: UUID) -> Any:
     found = await tx.fetchrow(
         f"select a.id, a.project_id, a.user_id, a.scope, a.until, {_STATE} as state from access_requests a"
         f" where a.id = $3 and a.project_id in {_MANAGED} for update",
-        tx.actor.user_id, tx.actor.project_id, request_id,
+        tx.actor.user_id, tx.actor.project_ids, request_id,
     )  # fmt: skip
     if found is None:
         raise NotFound("There is no such request.")

@@ -272,3 +272,71 @@ class Decision(msgspec.Struct, frozen=True):
     """When approved: instead of the role that the scope stands for."""
     expires_at: datetime | None = None
     """When approved: the end of the membership, else what was asked for."""
+
+
+class SharedStudy(msgspec.Struct, frozen=True):
+    study_instance_uid: str
+    series_instance_uids: list[str] = msgspec.field(default_factory=list[str])
+    """None named: the whole study, what is added to it later included."""
+
+
+ShareAction = Literal["view", "download"]
+
+
+class NewShareLink(msgspec.Struct, frozen=True):
+    name: str
+    """For the list, and shown to who opens the link."""
+    studies: list[SharedStudy]
+    expires_at: datetime
+    actions: list[ShareAction] = msgspec.field(default_factory=lambda: list[ShareAction](["view"]))
+    """`view`: pictures, frames and attributes. `download`: whole DICOM instances as well, where the maker may export."""
+    password: str | None = None
+    max_uses: int | None = None
+    """How often the link may be opened; absent: as often as one likes."""
+
+
+class IssuedShareLink(msgspec.Struct, frozen=True):
+    id: UUID
+    token: str
+    """Shown once; only its hash is kept."""
+    path: str
+    """Of the page that opens the link, behind this server's address. The token stands in the fragment, which browsers keep
+    to themselves."""
+    expires_at: datetime
+
+
+class ShareLink(msgspec.Struct, frozen=True):
+    id: UUID
+    name: str
+    created_by: UUID
+    creator: str
+    actions: list[ShareAction]
+    state: Literal["active", "expired", "used_up", "revoked"]
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+    uses: int
+    max_uses: int | None
+    has_password: bool
+    revoked_at: datetime | None
+    studies: list[SharedStudy]
+    """Of what the link names, what the asker sees."""
+
+
+class OpenShareLink(msgspec.Struct, frozen=True):
+    token: str
+    password: str | None = None
+    cookie: bool = False
+    """Pages of ours: the access token goes into the viewers' cookie as well."""
+
+
+class SharedAccess(msgspec.Struct, frozen=True):
+    access_token: str
+    token_type: str
+    expires_in: int
+    """Seconds."""
+    name: str
+    actions: list[ShareAction]
+    expires_at: datetime
+    """Of the link."""
+    studies: list[SharedStudy]

@@ -25,7 +25,7 @@ from annotomy.projects.visibility import settle_studies
 
 _MINE = (
     "select p.id, p.name, p.description, m.role, p.created_at from projects p join project_members m on m.project_id = p.id"
-    f" where m.user_id = $1 and {VALID} and ($2::uuid is null or p.id = $2)"
+    f" where m.user_id = $1 and {VALID} and ($2::uuid[] is null or p.id = any ($2))"
 )
 
 
@@ -33,8 +33,8 @@ async def create_project(tx: WriteTx, *, name: str, description: str) -> Project
     """The maker becomes its administrator."""
     if not name.strip() or len(name) > 200:
         raise BadRequest("A project's name has 1 to 200 characters.")
-    if tx.actor.project_id is not None:
-        raise Forbidden("A key that is bound to a project makes no other.")
+    if tx.actor.project_ids is not None:
+        raise Forbidden("A key that is bound to projects makes no other.")
     project_id = await _insert(tx, name=name.strip(), description=description, inbox_of=None)
     await emit(
         tx, Event(type="project.created", object_kind="project", object_id=str(project_id), project_id=project_id)
@@ -43,12 +43,12 @@ async def create_project(tx: WriteTx, *, name: str, description: str) -> Project
 
 
 async def list_projects(tx: ReadTx) -> list[Project]:
-    rows = await tx.fetch(f"{_MINE} order by p.name, p.id limit 1000", tx.actor.user_id, tx.actor.project_id)
+    rows = await tx.fetch(f"{_MINE} order by p.name, p.id limit 1000", tx.actor.user_id, tx.actor.project_ids)
     return [Project(**dict(row)) for row in rows]
 
 
 async def get_project(tx: ReadTx, project_id: UUID) -> Project:
-    row = await tx.fetchrow(f"{_MINE} and p.id = $3", tx.actor.user_id, tx.actor.project_id, project_id)
+    row = await tx.fetchrow(f"{_MINE} and p.id = $3", tx.actor.user_id, tx.actor.project_ids, project_id)
     if row is None:
         raise NotFound("There is no such project.")
     return Project(**dict(row))
@@ -56,7 +56,7 @@ async def get_project(tx: ReadTx, project_id: UUID) -> Project:
 
 async def project_by_name(tx: ReadTx, name: str) -> Project:
     rows = await tx.fetch(
-        f"{_MINE} and p.name = $3 order by p.created_at limit 1", tx.actor.user_id, tx.actor.project_id, name
+        f"{_MINE} and p.name = $3 order by p.created_at limit 1", tx.actor.user_id, tx.actor.project_ids, name
     )
     if not rows:
         raise NotFound("There is no project of this name among yours.")
@@ -250,7 +250,7 @@ async def project_for_store(tx: WriteTx, actor: Actor, project_id: UUID | None) 
 
     Raises NotFound or Forbidden when the actor may not store there.
     """
-    chosen = project_id or actor.project_id
+    chosen = project_id or actor.sole_project_id
     if chosen is not None:
         await require(tx, actor, Permission.STUDY_STORE, chosen)
         return chosen

@@ -117,7 +117,7 @@ async def _issue(db: Database, username: str) -> tuple[UUID, UUID, str]:
             tx,
             user_id=user["id"],
             name="command line",
-            project_id=None,
+            project_ids=None,
             scopes=None,
             expires_at=datetime.now(UTC) + KEY_LIFETIME,
         )

@@ -1472,6 +1472,41 @@ export interface paths {
         patch: operations["ChangeRule"];
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/share-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListShareLinks */
+        get: operations["ListShareLinks"];
+        put?: never;
+        /** CreateShareLink */
+        post: operations["CreateShareLink"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/share-links/{link_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** RevokeShareLink */
+        delete: operations["RevokeShareLink"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/studies": {
         parameters: {
             query?: never;
@@ -1744,6 +1779,23 @@ export interface paths {
         post?: never;
         /** EndSession */
         delete: operations["EndSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/share": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** OpenShareLink */
+        post: operations["OpenShareLink"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -2476,7 +2528,7 @@ export interface components {
             handle: string;
             name: string;
             scopes: string[] | null;
-            project_id: string | null;
+            project_ids: string[] | null;
             addresses: string[];
             /** Format: date-time */
             created_at: string;
@@ -2782,6 +2834,15 @@ export interface components {
             id: string;
             key: string;
         };
+        /** IssuedShareLink */
+        IssuedShareLink: {
+            /** Format: uuid */
+            id: string;
+            token: string;
+            path: string;
+            /** Format: date-time */
+            expires_at: string;
+        };
         /** JobAnswer */
         JobAnswer: {
             /** Format: uuid */
@@ -3014,6 +3075,7 @@ export interface components {
         NewApiKey: {
             name: string;
             project_id?: string | null;
+            project_ids?: string[] | null;
             expires_at?: string | null;
             scopes?: string[] | null;
             addresses?: string[];
@@ -3139,6 +3201,16 @@ export interface components {
             valid_from?: string | null;
             expires_at?: string | null;
         };
+        /** NewShareLink */
+        NewShareLink: {
+            name: string;
+            studies: components["schemas"]["SharedStudy"][];
+            /** Format: date-time */
+            expires_at: string;
+            actions?: ("view" | "download")[];
+            password?: string | null;
+            max_uses?: number | null;
+        };
         /** NewTotp */
         NewTotp: {
             secret: string;
@@ -3168,6 +3240,13 @@ export interface components {
             first_at: string;
             /** Format: date-time */
             last_at: string;
+        };
+        /** OpenShareLink */
+        OpenShareLink: {
+            token: string;
+            password?: string | null;
+            /** @default false */
+            cookie: boolean;
         };
         /** Page[DraftEntry] */
         "Page_annotomy.annotations.drafts.DraftEntry_": {
@@ -3340,6 +3419,12 @@ export interface components {
         /** Page[RuleAttribute] */
         "Page_annotomy.projects.schemas.RuleAttribute_": {
             items: components["schemas"]["RuleAttribute"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ShareLink] */
+        "Page_annotomy.projects.schemas.ShareLink_": {
+            items: components["schemas"]["ShareLink"][];
             next: string | null;
             total: number | null;
         };
@@ -3821,6 +3906,44 @@ export interface components {
         Settings: {
             /** @default false */
             review_own: boolean;
+        };
+        /** ShareLink */
+        ShareLink: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** Format: uuid */
+            created_by: string;
+            creator: string;
+            actions: ("view" | "download")[];
+            /** @enum {string} */
+            state: "active" | "expired" | "used_up" | "revoked";
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at: string;
+            last_used_at: string | null;
+            uses: number;
+            max_uses: number | null;
+            has_password: boolean;
+            revoked_at: string | null;
+            studies: components["schemas"]["SharedStudy"][];
+        };
+        /** SharedAccess */
+        SharedAccess: {
+            access_token: string;
+            token_type: string;
+            expires_in: number;
+            name: string;
+            actions: ("view" | "download")[];
+            /** Format: date-time */
+            expires_at: string;
+            studies: components["schemas"]["SharedStudy"][];
+        };
+        /** SharedStudy */
+        SharedStudy: {
+            study_instance_uid: string;
+            series_instance_uids?: string[];
         };
         /** SignInWays */
         SignInWays: {
@@ -8080,6 +8203,120 @@ export interface operations {
             };
         };
     };
+    ListShareLinks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.ShareLink_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    CreateShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewShareLink"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IssuedShareLink"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    RevokeShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                link_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListProjectStudies: {
         parameters: {
             query?: {
@@ -8834,6 +9071,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    OpenShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OpenShareLink"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SharedAccess"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {

@@ -40,6 +40,12 @@ const resetPasswordRoute = createRoute({
   component: ResetPasswordPage,
 });
 
+const sharedRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: '/share',
+  component: lazyRouteComponent(() => import('../features/projects/shared-page'), 'SharedPage'),
+});
+
 const signedInRoute = createRoute({
   getParentRoute: () => rootRoute,
   id: 'signed-in',
@@ -113,6 +119,7 @@ export const router = createRouter({
     signUpRoute,
     forgotPasswordRoute,
     resetPasswordRoute,
+    sharedRoute,
     signedInRoute.addChildren([
       studyListRoute,
       viewerRoute,

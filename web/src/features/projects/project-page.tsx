@@ -18,6 +18,7 @@ import classes from './projects.module.css';
 import { RequestsTab } from './requests-tab';
 import { RolesTab } from './roles-tab';
 import { RulesTab } from './rules-tab';
+import { SharesTab } from './shares-tab';
 import { useRoles } from './use-roles';
 
 interface Tab {
@@ -36,6 +37,7 @@ export const TABS: readonly Tab[] = [
   { name: 'rules', page: RulesTab, needs: 'project.manage' },
   { name: 'data', page: DataTab, needs: 'study.read' },
   { name: 'access', page: AccessTab, needs: 'project.manage' },
+  { name: 'shares', page: SharesTab, needs: 'study.share' },
 ];
 
 const visibleTabs = (access: ProjectAccess) => TABS.filter((tab) => !tab.needs || access.may(tab.needs));

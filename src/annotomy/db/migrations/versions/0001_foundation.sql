@@ -273,7 +273,7 @@ create table api_keys (
   name text not null,
   hash bytea not null,
   scopes text[],                               -- null: all that its user may do
-  project_id uuid,
+  project_ids uuid[],                          -- null: every project of its user
   addresses cidr[] not null default '{}',      -- empty: from anywhere
   created_at timestamptz not null default now(),
   last_used_at timestamptz,
@@ -492,6 +492,33 @@ create index project_items_of_series on project_items (series_id) where series_i
 create index project_items_of_instance on project_items (instance_id) where instance_id is not null;
 create view project_studies as                 -- the assignments alone; writable
   select project_id, study_id, series_id, instance_id, added_by, added_at from project_items where audience_id = 0;
+
+create table share_links (                     -- projects/share_links.py: each acts as its maker, narrowed to its items
+  id uuid primary key,
+  hash bytea not null unique,                  -- SHA-256 of the token
+  project_id uuid not null references projects on delete cascade,
+  created_by uuid not null references users,
+  name text not null,
+  actions text[] not null,                     -- view, download
+  password_hash text,
+  max_uses integer check (max_uses >= 1),      -- null: as often as one likes
+  uses integer not null default 0,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  last_used_at timestamptz,
+  revoked_at timestamptz,
+  revoked_by uuid
+);
+create index share_links_of_project on share_links (project_id, id);
+create table share_link_items (
+  link_id uuid not null references share_links on delete cascade,
+  project_id uuid not null,                    -- the link's
+  study_id bigint not null references studies on delete cascade,
+  series_id bigint references series on delete cascade -- null: the whole study, and then no series of it stands here
+);
+create unique index share_link_items_one on share_link_items (link_id, study_id, coalesce(series_id, 0));
+create index share_link_items_of_study on share_link_items (study_id);
+create index share_link_items_of_series on share_link_items (series_id) where series_id is not null;
 
 -- uploads ------------------------------------------------------------------------------------------------------------
 create table study_manifests (
@@ -766,18 +793,26 @@ create table dimse_peers (
 -- `visibility` is the one statement of who sees what; queries join it (first wall) and policies read it (second wall).
 -- One row is a study, a series or an instance that the actor sees, through one project. app.actor and app.project are set by
 -- each transaction. The nil UUID is the system itself (jobs and the store operation, which decided rights before).
--- app.project narrows a credential that is bound to one project.
+-- app.project narrows a credential that is bound to projects, app.share one that came by a share link: it sees what its maker
+-- sees, while the maker may share, and of that no more than the link names, while the link stands.
 -- In a ruled project a member without an audience sees nothing, as does one whose audience has to be decided anew.
 create view visibility as
-  select pi.study_id, pi.series_id, pi.instance_id, pi.project_id
+  select pi.study_id, coalesce(pi.series_id, sh.series_id) as series_id, pi.instance_id, pi.project_id
   from project_items pi
   join project_members m on m.project_id = pi.project_id and m.audience_id = pi.audience_id
+  left join share_link_items sh
+    on sh.link_id = (select l.id from share_links l where l.id = nullif(current_setting('app.share', true), '')::uuid
+                     and l.revoked_at is null and l.expires_at > now())
+    and sh.study_id = pi.study_id and sh.project_id = pi.project_id
+    and (sh.series_id is null or pi.series_id is null or sh.series_id = pi.series_id)
   where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
     and m.reads and m.ruled = (m.audience_id <> 0)
     and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
     and (m.good_until is null or m.good_until > now())
     and ((select nullif(current_setting('app.project', true), '')) is null
-         or pi.project_id = (select nullif(current_setting('app.project', true), '')::uuid));
+         or pi.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[]))
+    and ((select nullif(current_setting('app.share', true), '')) is null
+         or sh.link_id is not null and 'study.share' = any (m.permissions));
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
