@@ -218,6 +218,39 @@ def test_cells_of_the_matrices_are_changed_with_keys_and_saved_together_with_a_r
     expect(reader.get_by_test_id("study-row")).to_have_count(1)
 
 
+def test_a_share_link_opens_without_an_account_until_it_is_revoked(
+    server: Serve, browser: Browser, admin: Page
+) -> None:
+    project = make_project(admin, "Shared")
+    with server.client() as client:
+        body = {"study_instance_uid": FIRST}
+        client.post(f"/api/v1/projects/{project}/studies", json=body).raise_for_status()
+    admin.get_by_test_id("tab-shares").click()
+    admin.get_by_test_id("share-name").fill("Second opinion")
+    admin.get_by_test_id("share-studies").click()
+    admin.get_by_role("option", name="Hong Gildong").click()
+    admin.keyboard.press("Escape")
+    admin.get_by_test_id("create-share").click()
+    address = admin.get_by_test_id("share-address").inner_text()
+    assert address.startswith(f"{server.address}/share#")
+    with stranger(browser, server) as page:
+        page.goto(address)
+        page.get_by_text("Second opinion").wait_for()
+        picture = page.get_by_test_id("shared-study").locator("img")
+        picture.wait_for()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+        admin.reload()
+        expect(admin.get_by_test_id("share-address")).to_have_count(0)  # shown once
+        link = admin.get_by_test_id("share-link")
+        expect(link).to_contain_text("opened 1 time")
+        link.get_by_test_id("revoke-share").click()
+        admin.get_by_test_id("revoke-share-confirm").click()
+        expect(link.get_by_test_id("share-state")).to_have_text("revoked")
+        page.reload()
+        page.get_by_test_id("share-refused").wait_for(state="attached")
+        expect(page.get_by_test_id("shared-study")).to_have_count(0)
+
+
 def test_the_audit_is_searched_exported_with_a_reason_and_verified(admin: Page, reader: Page) -> None:
     make_project(admin, "Watched")
     admin.get_by_role("link", name="Audit").click()
@@ -288,6 +321,15 @@ def signed_in_as(browser: Browser, serve: Serve, username: str, password: str) -
     yield page
     context.close()
     assert errors == []
+
+
+@contextmanager
+def stranger(browser: Browser, serve: Serve) -> Generator[Page]:
+    """A browser that nobody has signed in with."""
+    context = browser.new_context(viewport=VIEWPORT, locale="en-US", base_url=serve.address)
+    context.set_default_timeout(TIMEOUT_MS)
+    yield context.new_page()
+    context.close()
 
 
 def make_project(page: Page, name: str) -> str:

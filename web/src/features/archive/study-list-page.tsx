@@ -22,6 +22,8 @@ import { StudyPreview } from './study-preview';
 
 const PAGE_SIZE = 50;
 const TYPING_PAUSE_MS = 300;
+/** As long as operating systems wait for the second click. */
+const DOUBLE_CLICK_MS = 500;
 const MODALITIES = ['CR', 'CT', 'DX', 'MG', 'MR', 'NM', 'OT', 'PT', 'US', 'XA', 'SEG', 'SR'];
 
 export function StudyListPage() {
@@ -33,6 +35,11 @@ export function StudyListPage() {
   const navigate = useNavigate();
   const firstField = useRef<HTMLInputElement>(null);
   const table = useRef<HTMLDivElement>(null);
+  const selectedAt = useRef(0);
+  const select = (studyUid: string) => {
+    selectedAt.current = performance.now();
+    setSelectedUid(studyUid);
+  };
   const closePreview = () => {
     setSelectedUid(null);
     table.current?.querySelector<HTMLElement>('[aria-selected=true]')?.focus();
@@ -94,11 +101,15 @@ export function StudyListPage() {
         {studies.isFetching && <Loader size="xs" aria-label={t('studies.loading')} />}
       </div>
 
-      {/* The preview may come to lie under the pointer between the two clicks: then the double click ends here. */}
+      {/* The preview may come to lie under the pointer between two clicks on a row: it then gets the double click. */}
       {/* biome-ignore lint/a11y/noStaticElementInteractions: Enter on the row does the same */}
       <div
         className={classes.body}
-        onDoubleClick={(event) => event.target === event.currentTarget && selectedUid && open(selectedUid)}
+        onDoubleClick={(event) => {
+          const onRow = table.current?.contains(event.target as Node) ?? false;
+          if (!onRow && selectedUid && event.timeStamp - selectedAt.current < DOUBLE_CLICK_MS)
+            open(selectedUid);
+        }}
       >
         <div className={classes.table} ref={table}>
           {studies.error !== null && (
@@ -123,7 +134,7 @@ export function StudyListPage() {
             </div>
           )}
           {shown.length > 0 && (
-            <StudyTable studies={shown} selectedUid={selectedUid} onSelect={setSelectedUid} onOpen={open} />
+            <StudyTable studies={shown} selectedUid={selectedUid} onSelect={select} onOpen={open} />
           )}
         </div>
         {selected && (
