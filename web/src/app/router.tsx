@@ -40,12 +40,6 @@ const resetPasswordRoute = createRoute({
   component: ResetPasswordPage,
 });
 
-const sharedRoute = createRoute({
-  getParentRoute: () => rootRoute,
-  path: '/share',
-  component: lazyRouteComponent(() => import('../features/projects/shared-page'), 'SharedPage'),
-});
-
 const signedInRoute = createRoute({
   getParentRoute: () => rootRoute,
   id: 'signed-in',
@@ -119,7 +113,6 @@ export const router = createRouter({
     signUpRoute,
     forgotPasswordRoute,
     resetPasswordRoute,
-    sharedRoute,
     signedInRoute.addChildren([
       studyListRoute,
       viewerRoute,
