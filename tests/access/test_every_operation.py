@@ -20,8 +20,9 @@ from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
 from annotomy.http.openapi import document as described_api
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, holds, in_scope
-from tests.access.archives import headers_only, invent_one
+from tests.access.archives import headers_only, invent_one, store
 from tests.support.application import Application
+from tests.support.share_links import make_share_link, share_link_headers
 
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
 """Besides permissions: without a credential; one's own things; any member of the project."""
@@ -230,6 +231,20 @@ async def world(application: Application) -> AsyncIterator[World]:
         people[f"key {scope}"] = _bearer(await post("/api-keys", {"name": scope, "scopes": [scope]}))
     elsewhere = (await post("/projects", {"name": "another of the owner's"}))["id"]
     people["key of another project"] = _bearer(await post("/api-keys", {"name": "bound", "project_id": elsewhere}))
+    link = await make_share_link(
+        application, owner, project, {attributes["StudyInstanceUID"]: []}, name="SECRETPROJECT"
+    )
+    stranger = invent_one()
+    outsider = Actor(UUID(user_ids["outsider"]), "outsider")
+    project_of_outsider = UUID((await post("/projects", {"name": "of the link"}, people["outsider"]))["id"])
+    await store(services, outsider, [stranger], project_of_outsider)
+    people["share link"] = await share_link_headers(
+        application,
+        people["outsider"],
+        project_of_outsider,
+        {stranger["StudyInstanceUID"]: []},
+        actions=["view", "download"],
+    )
     job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     target = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
     annotation = (await post("/annotations", target | {"kind": "label", "label": "SECRETPROJECT"}))["id"]
@@ -277,6 +292,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "request_id": request,
             "manifest_id": manifest["id"],
             "key_id": key,
+            "link_id": link["id"],
             "upload_id": upload.headers["location"].rsplit("/", 1)[1],
             "job_id": job,
             "segmentation_id": segmentation,
@@ -345,7 +361,7 @@ async def test_nobody_gets_in_without_a_valid_credential(application: Applicatio
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("person", ["outsider", "expired", "admin", "key of another project"])
+@pytest.mark.parametrize("person", ["outsider", "expired", "admin", "key of another project", "share link"])
 async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
     application: Application, world: World, person: str
 ) -> None:

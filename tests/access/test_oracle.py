@@ -141,6 +141,7 @@ async def _compare_sql(application: Application, person: Actor, expected: set[or
     db = application.services.db
     async with db.read(person) as tx:  # the second wall alone
         assert await _column(tx, "select sop_instance_uid from instances") == sops
+        assert await tx.fetchval("select count(*) from instance_headers") == len(sops)
         assert await _column(tx, "select series_instance_uid from series") == series
         assert await _column(tx, "select study_instance_uid from studies") == studies
     connection = await asyncpg.connect(db.url)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Unauthenticated
 from annotomy.identity.api_keys import KEY_PATTERN, find_api_key, handle_of, new_key
 from annotomy.identity.authenticate import Authenticator
+from tests.access.archives import invent_one, store
 from tests.identity.people import bearer, execute, token, until
 from tests.support.application import Application
 
@@ -109,6 +111,57 @@ async def test_a_key_hands_on_no_more_than_it_has(application: Application) -> N
     assert (
         await application.client.post(KEYS, json={"name": "k", "scopes": ["read"]}, headers=narrow)
     ).status_code == 201
+
+
+async def test_a_key_reaches_the_projects_that_it_is_bound_to(application: Application) -> None:
+    """In the list, in what it sees (both walls), and in what it may store."""
+    owner = bearer(await token(application, "engineer"))
+    client, services = application.client, application.services
+    projects = [
+        (await client.post("/api/v1/projects", json={"name": f"p{n}"}, headers=owner)).json()["id"] for n in range(3)
+    ]
+    async with services.db.read(SYSTEM) as tx:
+        engineer = Actor(await tx.fetchval("select id from users where username = 'engineer'"), "engineer")
+    stored = [invent_one() for _ in projects]
+    for project, one in zip(projects, stored, strict=True):
+        await store(services, engineer, [one], UUID(project))
+    key = _with(await _issue(application, owner, project_ids=projects[:2]))
+    assert {one["id"] for one in (await client.get("/api/v1/projects", headers=key)).json()["items"]} == {*projects[:2]}
+    assert {one["project_id"] for one in (await client.get(ME, headers=key)).json()["projects"]} == {*projects[:2]}
+    found = (await client.get("/dicom-web/studies", headers=key)).json()
+    expected = {one["StudyInstanceUID"] for one in stored[:2]}
+    assert {row["0020000D"]["Value"][0] for row in found} == expected
+    actor = await application.app.state.authenticator.from_credential(key["Authorization"].removeprefix("Bearer "))
+    async with services.db.read(actor) as tx:
+        assert {row[0] for row in await tx.fetch("select study_instance_uid from studies")} == expected
+    for project, status in zip(projects, (200, 200, 404), strict=True):
+        assert (await client.get(f"/api/v1/projects/{project}", headers=key)).status_code == status
+        assert (await client.get(f"/api/v1/projects/{project}/studies", headers=key)).status_code == status
+    [listed] = (await client.get(KEYS, headers=owner)).json()["items"]
+    assert {*listed["project_ids"]} == {*projects[:2]}
+
+
+async def test_a_key_of_several_projects_hands_on_no_further_one(application: Application) -> None:
+    owner = bearer(await token(application, "engineer"))
+    client = application.client
+    first, second, third = [
+        (await client.post("/api/v1/projects", json={"name": f"p{n}"}, headers=owner)).json()["id"] for n in range(3)
+    ]
+    key = _with(await _issue(application, owner, project_ids=[first, second]))
+    for body, status in (
+        ({"project_ids": [first]}, 201),
+        ({"project_id": second}, 201),
+        ({"project_ids": [first, third]}, 403),
+        ({}, 201),
+    ):
+        answer = await client.post(KEYS, json={"name": "k"} | body, headers=key)
+        assert answer.status_code == status, answer.text
+    newest = (await client.get(KEYS, headers=owner)).json()["items"][0]
+    assert {*newest["project_ids"]} == {first, second}, "unsaid, it is what the issuing key reaches"
+    for body in ({"project_ids": []}, {"project_ids": [first], "project_id": first}):
+        assert (await client.post(KEYS, json={"name": "k"} | body, headers=owner)).status_code == 400
+    stranger = await client.post(KEYS, json={"name": "k", "project_ids": [str(uuid4())]}, headers=owner)
+    assert stranger.status_code == 404
 
 
 @pytest.mark.parametrize(

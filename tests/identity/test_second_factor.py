@@ -243,6 +243,34 @@ async def test_a_refresh_is_no_fresh_proof(application: Application) -> None:
     assert (await application.client.post(f"{ME}/totp", headers=bearer(later))).status_code == 403
 
 
+async def test_an_export_demands_a_fresh_proof_of_who_has_a_second_factor(application: Application) -> None:
+    """Whole studies and series, and files of annotations and of masks. A key passes: its owner proved it."""
+    secret, _ = await _enrol(application)
+    challenge = await _password_step(application)
+    entered = await _second_step(application, challenge, totp=_code(application, secret, steps=1))
+    reader = bearer(entered.json())
+    project = (await application.client.post("/api/v1/projects", json={"name": "p"}, headers=reader)).json()["id"]
+    issued = (await application.client.post("/api/v1/api-keys", json={"name": "k"}, headers=reader)).json()
+    key = {"Authorization": f"Bearer {issued['key']}"}
+    exports = (
+        f"/api/v1/annotations/export?format=json&project_id={project}",
+        f"/api/v1/segmentations/{project}/export",
+        "/dicom-web/studies/1.2.3",
+        "/dicom-web/studies/1.2.3/series/1.2.3.4",
+    )
+    await execute(application, "update sessions set authenticated_at = now() - interval '11 minutes'")
+    for path in exports:
+        refused = await application.client.get(path, headers=reader)
+        assert (refused.status_code, refused.json()["type"]) == (403, "urn:annotomy:problem:step-up-required"), path
+        assert (await application.client.get(path, headers=key)).status_code in (200, 404), path
+    one = await application.client.get("/dicom-web/studies/1.2.3/series/1.2.3.4/instances/1.2.3.4.5", headers=reader)
+    assert one.status_code == 404, "viewers fetch single objects while one reads"
+    proven = await application.client.post("/api/v1/auth/step-up", json={"password": PASSWORD}, headers=reader)
+    assert proven.status_code == 204, proven.text
+    for path in exports:
+        assert (await application.client.get(path, headers=reader)).status_code in (200, 404), path
+
+
 async def test_a_password_is_not_enough_in_a_session_that_never_saw_the_second_factor(application: Application) -> None:
     old = bearer(await token(application, "reader"))
     secret, _ = await _enrol(application)

@@ -15,6 +15,7 @@ from annotomy.annotations.export import MEDIA_TYPES, Format
 from annotomy.annotations.list_routes import provide_filter
 from annotomy.annotations.query import Filter
 from annotomy.errors import BadRequest
+from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
 AnyRequest = Request[Any, Any, Any]
@@ -37,6 +38,7 @@ async def export_(
     form: Annotated[Format, QueryParameter(name="format", description="sr is of one study, gsps of one series.")],
 ) -> Response[bytes]:
     """A file of what the filter of the list finds. `Annotomy-Left-Out` counts what the format has no place for."""
+    await require_fresh(services, actor)
     made = await export.export_annotations(services, actor, asked, form)
     suffix = {"json": "json", "csv": "csv", "coco": "coco.json", "sr": "dcm", "gsps": "dcm"}[form]
     headers = {

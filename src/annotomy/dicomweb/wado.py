@@ -22,6 +22,7 @@ from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
 from annotomy.errors import BadRequest, NotFound, Problem
 from annotomy.http.openapi import per_level
+from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
@@ -74,7 +75,10 @@ async def metadata(
 async def instances(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Stream:
-    """Instances as they were stored, as multipart/related."""
+    """Instances as they were stored, as multipart/related. A whole study or series needs a fresh proof of identity, as
+    every export does."""
+    if "sop_instance_uid" not in request.path_params:
+        await require_fresh(services, actor)
     async with services.db.read(actor) as tx:
         located = await locate(tx, **request.path_params)
     if "sop_instance_uid" not in request.path_params:

@@ -126,7 +126,7 @@ async def step_up(
     services: NamedDependency[Services],
     signer: NamedDependency[TokenSigner],
 ) -> None:
-    """Prove again who one is, before keys, user administration and one's own security settings."""
+    """Prove again who one is, before exports, share links, keys, user administration and one's own security settings."""
     users.require_person(actor)
     with credentials.proof():
         await second_factor.step_up(services, signer, actor, data, peer)

@@ -141,7 +141,7 @@ async def require_fresh(services: Services, actor: Actor, *, always: bool = Fals
     """Raises StepUpRequired unless the session was proven within the last minutes (ANNOTOMY_STEP_UP_MINUTES).
 
     Asked of people who have a second factor, and of everyone where the installation or the operation (`always`) demands
-    it. Keys and the command line pass: they were issued by somebody who proved it.
+    it. Keys, share links and the command line pass: they were issued by somebody who proved it.
     """
     if actor.kind != "user" or actor.session_id is None:
         return

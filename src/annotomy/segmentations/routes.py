@@ -19,6 +19,7 @@ from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
+from annotomy.identity.credentials import require_fresh
 from annotomy.segmentations import body, edit, export, importing, query
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES
 from annotomy.segmentations.schemas import (
@@ -159,6 +160,7 @@ async def export_segmentation(
 ) -> Stream:
     """The masks as a file of another program. Segments that overlap are kept: as layers where the form has one value for
     each voxel."""
+    await require_fresh(services, actor)
     made = await export.export_segmentation(
         services, actor, segmentation_id, form, version=version, segment_number=segment_number
     )

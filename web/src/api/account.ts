@@ -114,7 +114,14 @@ export const changeUserState = (id: string, action: 'approve' | 'suspend' | 'act
 export const updateUser = (id: string, change: { is_admin: boolean }) =>
   call<User>('PATCH', `/api/v1/users/${id}`, change);
 
+export interface SharedAccess {
+  name: string;
+  studies: { study_instance_uid: string; series_instance_uids: string[] }[];
+}
+
 /** What needs no account yet. */
+export const openShareLink = (token: string, password?: string) =>
+  call<SharedAccess>('POST', '/api/v1/share', { token, password, cookie: true }, fetch);
 export const getSignInWays = () => call<SignInWays>('GET', '/api/v1/auth/ways', undefined, fetch);
 export const signUp = (form: { username: string; email: string; display_name: string; password: string }) =>
   call<void>('POST', '/api/v1/auth/sign-up', form, fetch);

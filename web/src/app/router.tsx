@@ -9,6 +9,7 @@ import {
 import { ensureSignedIn, onSessionEnd } from '../api/session';
 import { StudyListPage } from '../features/archive/study-list-page';
 import { ForgotPasswordPage, ResetPasswordPage } from '../features/identity/password-reset-pages';
+import { SharePage } from '../features/identity/share-page';
 import { SignInPage } from '../features/identity/sign-in-page';
 import { SignUpPage } from '../features/identity/sign-up-page';
 import { queryClient } from './query-client';
@@ -39,6 +40,8 @@ const resetPasswordRoute = createRoute({
   path: '/reset-password',
   component: ResetPasswordPage,
 });
+
+const shareRoute = createRoute({ getParentRoute: () => rootRoute, path: '/share', component: SharePage });
 
 const signedInRoute = createRoute({
   getParentRoute: () => rootRoute,
@@ -113,6 +116,7 @@ export const router = createRouter({
     signUpRoute,
     forgotPasswordRoute,
     resetPasswordRoute,
+    shareRoute,
     signedInRoute.addChildren([
       studyListRoute,
       viewerRoute,

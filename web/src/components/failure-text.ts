@@ -6,6 +6,8 @@ const KNOWN = [
   'too-many-requests',
   'weak-password',
   'link-expired',
+  'share-refused',
+  'share-password-needed',
   'not-active',
   'provider-failed',
   'conflict',

@@ -819,6 +819,8 @@ alter table series enable row level security;
 alter table series force row level security;
 alter table instances enable row level security;
 alter table instances force row level security;
+alter table instance_headers enable row level security;
+alter table instance_headers force row level security;
 -- The second, implied comparison keeps the planner from gathering all that the actor sees into a hash for a page of 100.
 create policy visible on studies using (
   (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
@@ -832,3 +834,7 @@ create policy visible on instances using (
   or exists (select from visibility v where v.study_id = instances.study_id
              and (v.series_id is null or v.series_id = instances.series_id)
              and (v.instance_id is null or v.instance_id = instances.id)));
+-- The file's own header holds all that the instance says; the instance's policy decides within this one.
+create policy visible on instance_headers using (
+  (select current_setting('app.actor', true)) = '00000000-0000-0000-0000-000000000000'
+  or exists (select from instances i where i.id = instance_headers.instance_id and i.id <= instance_headers.instance_id));
