@@ -106,6 +106,7 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
     db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
     models = ModelProcess(settings.models)
     try:
+        await db.answers()
         yield Services(
             settings=settings,
             db=db,

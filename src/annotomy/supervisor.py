@@ -220,7 +220,11 @@ class Supervisor:
         pause_s = FIRST_PAUSE_S
         while not child.retired:
             began = time.monotonic()
-            status = await self._run_once(child)
+            try:
+                status = await self._run_once(child)
+            except OSError as error:  # no memory or no descriptor for one more process: it may pass
+                log.exception("child.not_started", child=child.name)
+                status = -(error.errno or 0)
             if child.retired:
                 break
             if status == MISUSE:
@@ -248,6 +252,10 @@ class Supervisor:
                 env={**os.environ, "ANNOTOMY_DATA": str(self._settings.data_dir)},
                 start_new_session=True,  # Ctrl-C reaches the supervisor only, which then stops in order
             )
+        except OSError:
+            os.close(ready_read)
+            os.close(settings_write)
+            raise
         finally:
             os.close(ready_write)
             os.close(settings_read)

@@ -13,13 +13,14 @@ from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
+from annotomy.segmentations.archiving import ARCHIVE
 from annotomy.settings import Settings
 from annotomy.uploads.jobs import INGEST
 from annotomy.uploads.sweep import sweep_uploads
 
 log = structlog.get_logger(__name__)
 
-HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, INGEST, RUN_PREDICTION, REPORT]
+HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, INGEST, RUN_PREDICTION, ARCHIVE, REPORT]
 """In the order of the features."""
 
 SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]

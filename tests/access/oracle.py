@@ -41,13 +41,14 @@ class Project:
     """Of the person that is asked about."""
     reads: bool
     valid: bool
+    id: str = ""
 
 
 def sees(person: UUID, projects: list[Project], archive: list[Instance], one: Instance, now: datetime) -> bool:
-    return any(_sees_in(person, project, archive, one, now) for project in projects)
+    return any(sees_in(person, project, archive, one, now) for project in projects)
 
 
-def _sees_in(person: UUID, project: Project, archive: list[Instance], one: Instance, now: datetime) -> bool:
+def sees_in(person: UUID, project: Project, archive: list[Instance], one: Instance, now: datetime) -> bool:
     places = {(one.study, None, None), (one.study, one.series, None), (one.study, one.series, one.sop)}
     if not (project.valid and project.reads and project.held & places):
         return False

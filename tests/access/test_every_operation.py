@@ -305,6 +305,10 @@ async def world(application: Application) -> AsyncIterator[World]:
             "key": "unfinished",
             "format": "json",
             "search": "secret",
+            "month": "2026-10",
+            "number": "1",
+            "since": "2026-01-01T00:00:00Z",
+            "until": "2026-02-01T00:00:00Z",
         },
         people=people,
         user_ids=user_ids,
@@ -321,7 +325,20 @@ def _project_roles() -> list[str]:
 
 def _absent(ids: dict[str, str]) -> dict[str, str]:
     """The same, of nothing that exists."""
-    words = {"frame_list", "action", "name", "role", "version", "key", "format", "search"}
+    words = {
+        "frame_list",
+        "action",
+        "name",
+        "role",
+        "version",
+        "key",
+        "format",
+        "month",
+        "number",
+        "since",
+        "until",
+        "search",
+    }
     return {
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())
         for name, value in ids.items()

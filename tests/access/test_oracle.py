@@ -11,15 +11,19 @@ import asyncpg
 import pytest
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.dimse.peers import NewPeer, add_peer
 from annotomy.projects.access import visible_instances, visible_series, visible_studies
 from annotomy.projects.attributes import ATTRIBUTES, normalised
 from tests.access import oracle
 from tests.access.archives import VALUES, as_objects, invent, store
+from tests.access.dimse_door import look
 from tests.support.application import Application
+from tests.support.dicom_listener import in_thread, listening
 
 ROLES = {"viewer": True, "annotator": True, "auditor": False, "data_manager": True}
 """Whether each reads studies."""
 POLICIES_EACH = 12
+PERSONS_PEER = "PERSON"
 STUDIES = 4
 
 
@@ -32,15 +36,22 @@ async def test_sql_shows_what_the_oracle_says_through_every_door(application: Ap
     made = invent(chance, STUDIES)
     archive = as_objects(made)
     await store(services, admin, made)
-    for _ in range(POLICIES_EACH):
-        projects = [
-            await _project(application, chance, admin_headers, person, archive) for _ in range(chance.randint(1, 2))
-        ]
-        now = services.clock.now()
-        expected = {one for one in archive if oracle.sees(person.user_id, projects, archive, one, now)}
-        await _compare_sql(application, person, expected)
-        await _compare_doors(application, headers, archive, expected)
-        await _forget(application)
+    async with services.db.write(SYSTEM) as tx:
+        await add_peer(tx, NewPeer(PERSONS_PEER, username="person"))
+    async with listening(services) as listener:
+        for _ in range(POLICIES_EACH):
+            projects = [
+                await _project(application, chance, admin_headers, person, archive) for _ in range(chance.randint(1, 2))
+            ]
+            now = services.clock.now()
+            expected = {one for one in archive if oracle.sees(person.user_id, projects, archive, one, now)}
+            await _compare_sql(application, person, expected)
+            await _compare_doors(application, headers, archive, expected)
+            await _compare_rest(application, headers, expected)
+            for project in projects:
+                await _compare_matrix(application, admin_headers, person, project, archive, now)
+            await _compare_dimse(listener.port, archive, expected)
+            await _forget(application)
 
 
 async def _project(
@@ -92,7 +103,7 @@ async def _project(
     foretold = await client.post(f"{url}/rules/preview", json=draft, headers=admin_headers)
     settled = await client.get(f"{url}/rules/preview", params={"user_id": str(person.user_id)}, headers=admin_headers)
     assert foretold.json() == settled.json(), "a preview of rules says what the same rules show once they are saved"
-    return oracle.Project(held, rules, role, ROLES[role], valid)
+    return oracle.Project(held, rules, role, ROLES[role], valid, made.json()["id"])
 
 
 def _body(one: oracle.Policy) -> dict[str, Any]:
@@ -217,6 +228,58 @@ async def _compare_doors(
         assert await gets(f"{study}/series/{one_series}") == any(one.series == one_series for one in expected)
     for study in {one.study for one in archive}:
         assert await gets(study) == any(one.study == study for one in expected)
+
+
+async def _compare_rest(application: Application, headers: dict[str, str], expected: set[oracle.Instance]) -> None:
+    client, found = application.client, set[tuple[str, str | None, str | None]]()
+    for project in (await client.get("/api/v1/projects", headers=headers)).json()["items"]:
+        answer = await client.get(f"/api/v1/projects/{project['id']}/studies?limit=1000", headers=headers)
+        if ROLES[project["role"]]:
+            items = answer.json()["items"]
+            assert answer.json()["total"] == len({one["study_instance_uid"] for one in items})
+            found |= {(one["study_instance_uid"], one["series_instance_uid"], one["sop_instance_uid"]) for one in items}
+        else:
+            assert answer.status_code == 403
+    assert {study for study, _, _ in found} == {one.study for one in expected}
+    assert {series for _, series, _ in found if series} <= {one.series for one in expected}
+    assert {sop for _, _, sop in found if sop} <= {one.sop for one in expected}
+
+
+async def _compare_matrix(
+    application: Application,
+    admin_headers: dict[str, str],
+    person: Actor,
+    project: oracle.Project,
+    archive: list[oracle.Instance],
+    now: datetime,
+) -> None:
+    """What the matrix tells the administrator of the person is what the oracle says of them, row by row."""
+    seen = {one.sop for one in archive if oracle.sees_in(person.user_id, project, archive, one, now)}
+    for level in ("study", "series"):
+        answer = await application.client.get(
+            f"/api/v1/projects/{project.id}/matrices/data",
+            params={"level": level, "q": "person", "row_limit": 200},
+            headers=admin_headers,
+        )
+        matrix = answer.json()
+        assert [one["username"] for one in matrix["columns"]["items"]] == ["person"]
+        for row, [cell] in zip(matrix["rows"]["items"], matrix["cells"], strict=True):
+            inside = {one.sop for one in archive if getattr(one, level) == row[f"{level}_instance_uid"]}
+            if not inside & seen:
+                assert cell["access"] == "none", (row, cell)
+            elif inside <= seen:
+                in_parts = {"limited"} if not project.rules else set[str]()
+                assert cell["access"] in {"full", "read_only"} | in_parts, (row, cell)
+            else:
+                assert cell["access"] == "limited", (row, cell)
+
+
+async def _compare_dimse(port: int, archive: list[oracle.Instance], expected: set[oracle.Instance]) -> None:
+    listed, received = await in_thread(lambda: look(port, PERSONS_PEER, {one.study for one in archive}))
+    for level, name in (("STUDY", "study"), ("SERIES", "series"), ("IMAGE", "sop")):
+        uids = {getattr(one, name) for one in expected}
+        assert (set(listed[level]), len(listed[level])) == (uids, len(uids)), level
+    assert received == {one.sop for one in expected}
 
 
 def _value(row: dict[str, Any], tag: str) -> Any:

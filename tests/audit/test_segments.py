@@ -2,10 +2,9 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncGenerator
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -17,8 +16,8 @@ from annotomy.ops.audit_chain import AuditChain
 from annotomy.ops.audit_errors import SegmentNotDue
 from annotomy.ops.audit_segment_file import verify_file
 from annotomy.ops.audit_segments import Segment, drop_due, list_segments, seal_months, segment_address
-from annotomy.services import Services
-from tests.audit.records import chained, moment, wrote
+from annotomy.services import Clock, Services
+from tests.audit.records import chained, lines, moment, wrote
 from tests.support.application import Application
 
 OLD = ("2015-01-10", "2015-01-20", "2015-02-05", "2015-01-31", "2015-04-01")
@@ -86,24 +85,25 @@ async def test_a_file_verifies_with_the_key_and_with_the_public_key_alone(
     assert verify_file(path, bytes(32)).problem == "forged-seal"
 
 
-@pytest.mark.parametrize(
-    ("tampering", "with_key", "without"),
-    [
-        (lambda text: [*text[:1], text[1].replace(b"2015-02-05", b"2015-02-06", 1), *text[2:]], (3, "altered"), "altered"),
-        (lambda text: [text[0], *text[2:]], (4, "altered"), "altered"),
-        (lambda text: [text[0], text[2], text[1], text[3]], (4, "altered"), "missing"),
-        (lambda text: text[:-1], (5, "truncated"), "truncated"),
-        (lambda text: [*text[:3], text[3].replace(b'"records":2', b'"records":3')], (None, "forged-seal"), "forged-seal"),
-        (lambda text: [b"{}"], (None, "not-a-segment"), "not-a-segment"),
-    ],
-    ids=["altered", "removed", "moved", "cut", "seal", "foreign"],
-)  # fmt: skip
+TAMPERINGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], tuple[int | None, str], str]] = {
+    "altered": (lambda text: [text[0], text[1].replace(b"02-05", b"02-06", 1), *text[2:]], (3, "altered"), "altered"),
+    "removed": (lambda text: [text[0], *text[2:]], (4, "altered"), "altered"),
+    "moved": (lambda text: [text[0], text[2], text[1], text[3]], (4, "altered"), "missing"),
+    "cut": (lambda text: text[:-1], (5, "truncated"), "truncated"),
+    "seal": (lambda text: [*text[:3], text[3].replace(b'"records":2', b'"records":3')], (None, "forged-seal"), "forged-seal"),
+    "foreign": (lambda text: [b"{}"], (None, "not-a-segment"), "not-a-segment"),
+}  # fmt: skip
+"""What is done to the lines, what is found with the audit key, and what with the public key alone."""
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS)
 async def test_a_changed_file_is_found_out(
-    services: Services, chain: AuditChain, tmp_path: Path, tampering: Any, with_key: Any, without: str
+    services: Services, chain: AuditChain, tmp_path: Path, tampering: str
 ) -> None:
+    change, with_key, without = TAMPERINGS[tampering]
     path = await _file(services, 2, tmp_path / "s.jsonl.gz")
-    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    path.write_bytes(gzip.compress(b"".join(tampering(lines))))
+    whole = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join(change(whole))))
     verdict = verify_file(path, chain.public_key, chain.hash_of)
     assert (verdict.valid, verdict.first_bad, verdict.problem) == (False, *with_key)
     verdict = verify_file(path, chain.public_key)
@@ -115,6 +115,7 @@ async def test_what_is_due_is_dropped_and_the_chain_verifies_from_the_seal_on(
 ) -> None:
     async with services.db.write(SYSTEM) as tx:  # a checkpoint of long ago: its record goes, its signature stays
         row = await tx.fetchrow("select seq, hash from audit where seq = 2")
+        assert row is not None
         signature = chain._sign(2, row["hash"])  # pyright: ignore[reportPrivateUsage]
         await tx.execute(
             "insert into audit_checkpoints (seq, hash, signature) values (2, $1, $2)", row["hash"], signature
@@ -233,7 +234,7 @@ async def test_the_commands_seal_write_verify_and_drop(services: Services, tmp_p
     async def run(*words: str, env: dict[str, str] = environment) -> Result:
         return await asyncio.to_thread(CliRunner().invoke, main, ["audit", *words], env=env)
 
-    assert (await run("seal")).output == "3 segments sealed.\n"
+    assert (await run("seal")).output.endswith("3 segments sealed.\n")
     listed = await run("segments", "--write", str(tmp_path / "out"))
     public_key = listed.output.split()[2]
     path = tmp_path / "out" / "audit-0001-2015-01.jsonl.gz"
@@ -243,7 +244,7 @@ async def test_the_commands_seal_write_verify_and_drop(services: Services, tmp_p
     assert (await run("verify", "--segment", str(path), "--public-key", public_key, env=elsewhere)).exit_code == 0
     assert (await run("verify", "--segment", str(path), env=elsewhere)).exit_code == 1
     assert not (tmp_path / "none").exists(), "no key is made for looking"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"2015-01-10", b"2015-01-11")))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"2015-01-10", b"2015-01-11", 1)))
     bad = await run("verify", "--segment", str(path))
     assert (bad.exit_code, "Record 1: altered." in bad.output) == (1, True)
     assert "Segment 3 (2015-04): 1 records dropped." in (await run("drop", "--reason", "old")).output
@@ -251,14 +252,27 @@ async def test_the_commands_seal_write_verify_and_drop(services: Services, tmp_p
     assert (await run("verify")).exit_code == 0
 
 
+class _NextYear(Clock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=366)
+
+
 async def test_auditors_take_a_segment_with_them_for_a_reason(application: Application, tmp_path: Path) -> None:
-    services, client = application.services, application.client
+    client, now = application.client, application.services
     admin, owner = await application.headers("admin"), await application.headers("owner")
-    await wrote(services, SYSTEM, moment("2015-01-10"), "test.done")
-    chain = await chained(services)
-    # The sign-ins above came first: this month's records stand before that of long ago and hold the seal up.
-    assert await seal_months(services) == 0
-    assert (await client.get("/api/v1/audit/segments", headers=admin)).json()["items"] == []
+    later = Services(now.settings, now.db, now.blobs, now.runners, _NextYear())
+    assert await seal_months(later) == 1
+    [one] = (await client.get("/api/v1/audit/segments", headers=admin)).json()["items"]
+    assert (one["number"], one["first_seq"], one["dropped_at"]) == (1, 1, None)
     assert (await client.get("/api/v1/audit/segments", headers=owner)).status_code == 403
-    assert (await client.get("/api/v1/audit/segments/1/file", headers=admin)).status_code == 404
-    del chain, tmp_path
+    assert (await client.get("/api/v1/audit/segments/2/file", headers=admin)).status_code == 404
+    address = "/api/v1/audit/segments/1/file"
+    assert (await client.get(address, headers=owner)).status_code == 403
+    refused = await client.get(address, headers=admin)
+    assert refused.json()["type"] == "urn:annotomy:problem:reason-required"
+    answer = await client.get(address, headers=admin | {"Annotomy-Reason": "inspection"})
+    path = tmp_path / "s"
+    path.write_bytes(answer.content)
+    assert verify_file(path, AuditChain(now.db, now.settings.data_dir).public_key).valid
+    [line] = await lines(application, admin, action="audit.exported", outcome="success")
+    assert (line["reason"], line["object"]["kind"]) == ("inspection", "audit_segment")

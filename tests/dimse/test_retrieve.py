@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from pydicom.uid import (
 from pynetdicom import AE, build_role, evt
 
 from annotomy.actor import SYSTEM
+from annotomy.archive.downloads import admit_download
 from annotomy.archive.store import Incoming
 from annotomy.dicom.part10 import data_set_start
 from annotomy.dimse import retrieve
 from annotomy.dimse.negotiation import PATIENT_ROOT_GET, STUDY_ROOT_GET, STUDY_ROOT_MOVE
 from annotomy.dimse.peers import NewPeer, add_peer
 from annotomy.dimse.server import Listener
+from annotomy.ops.audit_chain import AuditChain
 from annotomy.services import Services
 from tests.dimse.test_store import data_set_of, send, uid_of
 from tests.support.dicom_files import ct_instance, ct_series
@@ -354,3 +357,40 @@ async def test_the_listener_goes_on_after_a_peer_that_leaves_in_mid_get(
     received = Received()
     asked = identifier("STUDY", StudyInstanceUID=study_of(stored[0]))
     assert (await in_thread(lambda: c_get(listener.port, asked, received)))[-1].Status == 0
+
+
+async def _sent(services: Services) -> list[Any]:
+    await AuditChain(services.db, services.settings.data_dir).append_all()
+    async with services.db.read(SYSTEM) as tx:
+        return await tx.fetch(
+            "select * from audit where action = 'study.retrieved' and outcome = 'success' order by seq"
+        )
+
+
+async def test_what_was_sent_is_recorded_with_its_destination(
+    services: Services, listener: Listener, stored: list[bytes]
+) -> None:
+    asked = identifier("STUDY", StudyInstanceUID=study_of(stored[0]))
+    await in_thread(lambda: c_get(listener.port, asked, Received()))
+    [line] = await _sent(services)
+    assert (line["study_instance_uid"], line["source"], line["actor_kind"]) == (study_of(stored[0]), "127.0.0.1", "aet")
+    assert len(line["patient"]) == 32
+    detail = json.loads(line["detail"])
+    assert (detail["destination"], detail["instances"]) == ("TESTSCU", 4)
+
+
+async def test_bulk_needs_the_purpose_that_the_peer_was_registered_with(services: Services, listener: Listener) -> None:
+    actor = await peer_actor(services)
+    limit = services.settings.audit.bulk_studies
+    await admit_download(services, actor, [f"1.2.{n}" for n in range(limit)])
+    files = ct_series(2)
+    assert await in_thread(lambda: send(listener.port, files)) == [0, 0]
+    asked, received = identifier("STUDY", StudyInstanceUID=study_of(files[0])), Received()
+    final = (await in_thread(lambda: c_get(listener.port, asked, received)))[-1]
+    assert (final.Status, received.by_uid) == (0x0124, {})
+    assert await _sent(services) == []
+    async with services.db.write(SYSTEM) as tx:
+        await tx.execute("update dimse_peers set purpose = 'nightly backup' where ae_title = $1", PEER_TITLE)
+    final = (await in_thread(lambda: c_get(listener.port, asked, received)))[-1]
+    assert (final.Status, len(received.by_uid)) == (0, 2)
+    assert [line["reason"] for line in await _sent(services)] == ["nightly backup"]

@@ -11,10 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from annotomy.archive.retrieve import locate, read_instance
 from annotomy.segmentations.bricks import BRICK_SLICES
 from tests.segmentations.placed_series import Placed, Project, add_member, some_masks
+from tests.segmentations.test_create import masks_by_highdicom
 from tests.segmentations.test_interchange import Client, created, decoded, started
 from tests.support.application import Application
+from tests.support.jobs import run_queued_jobs
 
 TALL = Placed(shape_kji=(40, 7, 9))
 
@@ -57,6 +60,14 @@ class Editor(Client):
         return await self.application.client.patch(
             f"/api/v1/segmentations/{segmentation_id}",
             json=changes,
+            headers={**self.headers, "If-Match": f'"{version}"'},
+        )
+
+    async def delete(self, segmentation_id: str, version: int, **body: Any) -> Any:
+        return await self.application.client.request(
+            "DELETE",
+            f"/api/v1/segmentations/{segmentation_id}",
+            content=json.dumps(body) if body else b"",
             headers={**self.headers, "If-Match": f'"{version}"'},
         )
 
@@ -130,6 +141,45 @@ async def test_a_restored_version_is_a_new_one_and_everything_between_stays(appl
     assert first == third
 
 
+async def test_a_deleted_segmentation_is_gone_from_every_list_and_any_version_brings_it_back(
+    application: Application,
+) -> None:
+    _, editor, segmentation_id, masks = await begun(application)
+    gone = await editor.delete(segmentation_id, 1, why="wrong series")
+    assert (gone.status_code, gone.headers["etag"]) == (204, '"2"')
+    for path in ("", "/segments", "/masks", "/statistics", "/export"):
+        answer = await application.client.get(f"/api/v1/segmentations/{segmentation_id}{path}", headers=editor.headers)
+        assert answer.status_code == 404, path
+        assert answer.json()["type"].endswith(":segmentation-deleted"), answer.text
+    assert (await editor.get("")).json()["total"] == 0
+    assert [one["id"] for one in (await editor.get("", deleted=True)).json()["items"]] == [segmentation_id]
+    assert (await editor.save(segmentation_id, whole({1: ~masks[1]}), 2)).status_code == 404
+    assert (await editor.delete(segmentation_id, 2)).status_code == 404
+    versions = (await editor.get(f"/{segmentation_id}/versions")).json()["items"]
+    assert [(v["version"], v["deleted"], v["why"]) for v in versions] == [(2, True, "wrong series"), (1, False, "")]
+    assert np.array_equal((await editor.masks(segmentation_id, 1))[1], masks[1])
+    restored = await editor.restore(segmentation_id, 2, 1)
+    assert (restored.status_code, restored.json()["version"]) == (201, 3), restored.text
+    assert (await editor.get("")).json()["total"] == 1
+    found = await editor.masks(segmentation_id, 3)
+    assert all(np.array_equal(found[number], mask) for number, mask in masks.items() if mask.any())
+
+
+async def test_who_deletes_a_segmentation_is_a_matter_of_role_and_state(application: Application) -> None:
+    project, editor, segmentation_id, _ = await begun(application)
+    await add_member(application, project, "annotator", "annotator")
+    await application.add_user("stranger")
+    annotator = Editor(application, await application.headers("annotator"))
+    stranger = Editor(application, await application.headers("stranger"))
+    assert (await annotator.delete(segmentation_id, 1)).status_code == 403, "somebody else's"
+    assert (await stranger.delete(segmentation_id, 1)).status_code == 404
+    assert (await editor.delete(segmentation_id, 5)).status_code == 404, "no such version"
+    assert (await editor.change(segmentation_id, 1, state="submitted")).status_code == 200
+    assert (await editor.delete(segmentation_id, 1)).status_code == 412
+    assert (await editor.delete(segmentation_id, 2)).status_code == 409
+    assert (await editor.get(f"/{segmentation_id}")).json()["version"] == 2
+
+
 async def test_a_lost_race_is_told_with_who_when_and_what_and_changes_nothing(application: Application) -> None:
     _, editor, segmentation_id, masks = await begun(application)
     other = {**masks, 2: ~masks[2]}
@@ -193,6 +243,38 @@ async def test_state_goes_its_way_by_who_may(application: Application) -> None:
         ("submitted", "ready", "owner"),
         ("draft", "", "owner"),
     ]
+
+
+async def test_an_approved_version_becomes_a_seg_of_the_archive_that_is_its_authors_work(
+    application: Application,
+) -> None:
+    project, editor, segmentation_id, masks = await begun(application)
+    await add_member(application, project, "reviewer", "reviewer")
+    reviewer = Editor(application, await application.headers("reviewer"))
+    edited = {**masks, 1: ~masks[1]}
+    assert (await editor.save(segmentation_id, whole({1: edited[1]}), 1)).status_code == 201
+    assert (await editor.change(segmentation_id, 2, state="submitted")).status_code == 200
+    assert (await reviewer.change(segmentation_id, 3, state="approved")).status_code == 200
+    await run_queued_jobs(application.services)
+    found = (await editor.get(f"/{segmentation_id}")).json()
+    exported = (await editor.get(f"/{segmentation_id}/export", version=4)).content
+    async with application.services.db.read(project.admin) as tx:
+        [at] = await locate(tx, sop_instance_uid=found["sop_instance_uid"])
+        [first] = await locate(tx, sop_instance_uid=(await versions_of(editor, segmentation_id))[1]["sop_instance_uid"])
+        owner = await tx.fetchval("select owner_id from series where series_instance_uid = $1", at.series_instance_uid)
+    assert at.series_instance_uid == first.series_instance_uid
+    assert owner == project.admin.user_id
+    kept = await read_instance(application.services, at)
+    assert kept == exported
+    read = masks_by_highdicom(kept, TALL)
+    assert all(np.array_equal(read[number], edited[number]) for number in (1, 2))
+    await run_queued_jobs(application.services)
+    assert (await editor.get(f"/{segmentation_id}")).json()["sop_instance_uid"] == found["sop_instance_uid"]
+
+
+async def versions_of(editor: Editor, segmentation_id: str) -> dict[int, Any]:
+    items = (await editor.get(f"/{segmentation_id}/versions")).json()["items"]
+    return {item["version"]: item for item in items}
 
 
 async def test_who_is_no_member_finds_nothing_and_a_viewer_writes_nothing(application: Application) -> None:

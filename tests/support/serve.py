@@ -58,7 +58,10 @@ class Serve:
     def pid(self, name: str) -> int:
         """From the PID file; waits for it, since a child may just be starting again."""
         path = self.data / "run" / f"{name}.pid"
-        wait_until(path.exists, f"{path} exists")
+        try:
+            wait_until(path.exists, f"{path} exists")
+        except AssertionError as late:
+            raise AssertionError("\n".join([str(late), *self.log[-40:]])) from late
         return int(path.read_text())
 
     def kill(self, name: str = "server") -> None:

@@ -14,9 +14,10 @@ from annotomy.annotations import rows, service
 from annotomy.annotations.errors import InvalidAnnotation
 from annotomy.annotations.prepare import Prepared, complete, image_of, prepare_content, prepare_new
 from annotomy.annotations.rights import Action
-from annotomy.annotations.schemas import MAX_WHY, Annotation, NewAnnotation
+from annotomy.annotations.schemas import Annotation, NewAnnotation
 from annotomy.db.engine import ReadTx
 from annotomy.http.idempotency import Answer, Keyed, claim, remember, replay
+from annotomy.http.reasons import MAX_WHY
 from annotomy.services import Services
 
 UNTOUCHABLE = frozenset(Annotation.__struct_fields__) - set(rows.EDITABLE)

@@ -15,10 +15,11 @@ from annotomy.annotations.annotate import prepare_edit, split_patch
 from annotomy.annotations.errors import BatchRefused
 from annotomy.annotations.prepare import Prepared, complete, prepare_new
 from annotomy.annotations.rights import Action, require_right
-from annotomy.annotations.schemas import Annotation, NewAnnotation, Why
+from annotomy.annotations.schemas import Annotation, NewAnnotation
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import Problem
 from annotomy.http.idempotency import Answer, Keyed, claim, remember, replay
+from annotomy.http.reasons import Why
 from annotomy.services import Services
 
 MAX_ITEMS = 5000

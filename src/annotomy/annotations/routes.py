@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-import msgspec
 from litestar import MediaType, Request, Response, Router, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
@@ -12,11 +11,11 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from annotomy.actor import Actor
 from annotomy.annotations import history, service
 from annotomy.annotations.annotate import create_annotation, edit_annotation
-from annotomy.annotations.schemas import Annotation, NewAnnotation, Reason, Restore, Version, VersionEntry
-from annotomy.errors import BadRequest
+from annotomy.annotations.schemas import Annotation, NewAnnotation, Restore, Version, VersionEntry
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.idempotency import Answer, keyed
 from annotomy.http.pages import Page
+from annotomy.http.reasons import Reason, reason_of
 from annotomy.services import Services
 
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag of the version that was read.")]
@@ -93,13 +92,9 @@ async def remove(
     if_match: IfMatch = None,
 ) -> Response[None]:
     """Delete by a version that says so; any version can be restored. A body may say why: `{"why": "..."}`."""
-    body = await request.body()
-    try:
-        reason = msgspec.json.decode(body, type=Reason) if body else Reason()
-    except msgspec.MsgspecError as error:
-        raise BadRequest("The body of a deletion is empty, or an object with the member why.") from error
+    why = await reason_of(request)
     async with services.db.write(actor) as tx:
-        made = await service.delete(tx, annotation_id, expected_version=expected_version(if_match), why=reason.why)
+        made = await service.delete(tx, annotation_id, expected_version=expected_version(if_match), why=why)
     return Response(None, status_code=204, headers={"ETag": etag(made.version)})
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from annotomy.annotations.geometry import Geometry
 from annotomy.annotations.measure import Concept, Measurement
+from annotomy.http.reasons import Why
 
 State = Literal["draft", "submitted", "approved", "rejected"]
 
@@ -20,9 +21,7 @@ MAX_DESCRIPTION = 10_000
 MAX_MEASUREMENTS = 100
 MAX_ATTRIBUTES = 100
 MAX_ATTRIBUTES_BYTES = 64 << 10
-MAX_WHY = 1000
 Text = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]
-Why = Annotated[str, msgspec.Meta(max_length=MAX_WHY)]
 Label = str | Concept
 
 
@@ -137,10 +136,6 @@ class Version(msgspec.Struct, frozen=True):
 
 class Restore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=1)]
-    why: Why = ""
-
-
-class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: Why = ""
 
 

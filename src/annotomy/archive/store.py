@@ -110,13 +110,14 @@ async def keep_derived(services: Services, file: Incoming) -> Kept:
     return kept
 
 
-async def write_derived(tx: WriteTx, project_id: UUID, kept: Kept) -> StoreOutcome:
+async def write_derived(tx: WriteTx, project_id: UUID, kept: Kept, *, owner_id: UUID | None = None) -> StoreOutcome:
     """The second half, in the transaction (unrestricted) of what the object shows. Raises StoreRefused.
 
     The caller has decided the right to make it: who may draw in a project need not be one who may store in it.
+    `owner_id` is whose work it shows, where that is not the actor's.
     """
     # Whose work a series shows decides who reads it: a blinded reader does not see the masks of others.
-    columns = kept.parsed.series_columns | {"owner_id": tx.actor.user_id}
+    columns = kept.parsed.series_columns | {"owner_id": owner_id or tx.actor.user_id}
     owned = replace(kept, parsed=replace(kept.parsed, series_columns=columns))
     [outcome] = (await _write_rows(tx, project_id, [owned])).values()
     if outcome.problem is not None:

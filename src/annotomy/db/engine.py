@@ -5,15 +5,20 @@ all) and by which share link (`app.share`, or empty), which the row-level-securi
 same round trip as BEGIN: a UUID's canonical text needs no quoting beyond what is written here.
 """
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import asyncpg
+import structlog
 
 from annotomy.actor import SYSTEM, Actor
+
+log = structlog.get_logger(__name__)
 
 ACQUIRE_TIMEOUT_S = 10.0
 """A request that cannot get a connection for this long is refused rather than queued on."""
@@ -21,6 +26,13 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 """The escape itself, not a text that spells it behind an escaped backslash."""
 STATEMENT_TIMEOUT_S = 60.0
 """No statement of ours is meant to take longer; a runaway one is cancelled and its connection freed."""
+
+
+START_PATIENCE_S = 60.0
+"""PostgreSQL's recovery after a crash; a process that starts meanwhile waits rather than dies and is restarted late."""
+RETRY_PAUSE_S = 0.25
+_NOT_YET = (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError)
+"""What a PostgreSQL answers that is down, starting or full for the moment. A wrong password is not among them."""
 
 
 class ReadTx:
@@ -107,6 +119,20 @@ class Database:
             max_inactive_connection_lifetime=300.0,
         )
         return cls(pool, url, audit_key)
+
+    async def answers(self) -> None:
+        """Returns once PostgreSQL answers. After START_PATIENCE_S it raises what the last attempt met."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while True:
+            try:
+                await self.pool.fetchval("select 1")
+            except _NOT_YET as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.info("database.awaited", kind=type(error).__name__)
+                await asyncio.sleep(RETRY_PAUSE_S)
+            else:
+                return
 
     async def close(self) -> None:
         await self.pool.close()

@@ -8,6 +8,7 @@ import structlog
 
 from annotomy.actor import SYSTEM
 from annotomy.archive.group_commit import GroupCommit
+from annotomy.dimse.audited import note_refusal
 from annotomy.dimse.command import E, Field, response_to
 from annotomy.dimse.commitment import commit
 from annotomy.dimse.dialogue import Dialogue, Message, Spool
@@ -32,6 +33,7 @@ from annotomy.dimse.status import Status, status_of
 from annotomy.dimse.store import instance_head, store
 from annotomy.dimse.upper_layer import SOURCE_PROVIDER, AssociationEnded, UpperLayer
 from annotomy.errors import Problem
+from annotomy.ops.audit_queue import AuditQueue
 from annotomy.origin import ORIGIN, Origin
 from annotomy.services import Services
 
@@ -60,9 +62,12 @@ class Shared:
     by_title: dict[str, int] = field(default_factory=dict[str, int])
     """Associations of each calling AE title."""
     group: GroupCommit = field(init=False)
+    audit: AuditQueue = field(init=False)
+    """Its writer runs beside the listener (server.py)."""
 
     def __post_init__(self) -> None:
         self.group = GroupCommit(self.services)
+        self.audit = AuditQueue(self.services.db)
 
     @property
     def associations(self) -> int:
@@ -70,7 +75,8 @@ class Shared:
 
 
 async def provide(layer: UpperLayer, shared: Shared) -> None:
-    """One association from its request to its end."""
+    """One association from its request to its end, in a task of its own: all that it does comes from the peer's address."""
+    ORIGIN.set(Origin(layer.peer_address or "local"))
     try:
         request = await layer.receive()
         if not isinstance(request, AssociateRequest):
@@ -128,7 +134,7 @@ async def _associate(layer: UpperLayer, shared: Shared, request: AssociateReques
         return
     services = shared.services
     spool = Spool(services.settings.spool_dir, services.settings.limits.instance_bytes, instance_head)
-    ORIGIN.set(Origin(layer.peer_address or "unknown", reason=peer.purpose))  # of this association's task
+    ORIGIN.set(Origin(layer.peer_address or "local", reason=peer.purpose))
     session = Session(shared, peer, request)
     session.dialogue = Dialogue(
         layer, contexts, max_length, budget=shared.budget, spool=spool, on_request=session.answer
@@ -169,6 +175,7 @@ class Session:
         except AssociationEnded:
             raise
         except Problem as problem:
+            await note_refusal(self.shared.audit, self.peer, command_field, problem)
             status, comment = status_of(problem), problem.title
         except Exception:
             # The peer waits for an answer; the log has the failure.
@@ -186,15 +193,16 @@ async def _store(session: Session, message: Message) -> None:
 
 
 async def _find(session: Session, message: Message) -> None:
-    await find(session.dialogue, session.services, session.peer, message)
+    await find(session.dialogue, session.services, session.peer, message, session.shared.audit)
 
 
 async def _get(session: Session, message: Message) -> None:
-    await get(session.dialogue, session.services, session.peer, message)
+    await get(session.dialogue, session.services, session.peer, message, session.shared.audit)
 
 
 async def _move(session: Session, message: Message) -> None:
-    await move(session.dialogue, session.services, session.peer, message, session.shared.budget)
+    shared = session.shared
+    await move(session.dialogue, session.services, session.peer, message, shared.budget, shared.audit)
 
 
 async def _commit(session: Session, message: Message) -> None:

@@ -10,13 +10,14 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from annotomy.archive.query import MATCHABLE, Level, Query, query, query_patients
-from annotomy.audit import Entry, record
+from annotomy.dimse.audited import note_query
 from annotomy.dimse.command import response_to
 from annotomy.dimse.dialogue import Dialogue, Message
 from annotomy.dimse.identifiers import UNIQUE_KEYS, UTF_8, Identifier, read_identifier, write_data_set
 from annotomy.dimse.peers import Peer
 from annotomy.dimse.status import Status
 from annotomy.errors import Forbidden
+from annotomy.ops.audit_queue import AuditQueue
 from annotomy.services import Services
 
 PAGE_ROWS = 500
@@ -29,19 +30,11 @@ _UNMATCHED_OPTIONAL = frozenset(
 )
 
 
-async def find(dialogue: Dialogue, services: Services, peer: Peer, message: Message) -> None:
+async def find(dialogue: Dialogue, services: Services, peer: Peer, message: Message, audit: AuditQueue) -> None:
     if not peer.may_query:
         raise Forbidden("This AE may not query.")
     identifier = read_identifier(message)
-    entry = Entry(
-        action="study.searched",
-        object_kind="list",
-        object_id="",
-        project_id=peer.actor.sole_project_id,
-        detail={"level": identifier.level, "keys": sorted(key for key, value in identifier.keys.items() if value)},
-    )
-    async with services.db.write(peer.actor) as tx:
-        await record(tx, entry)
+    await note_query(audit, peer, identifier)
     # A key with a value that is not matched narrows nothing: the asker is told (PS3.4 C.4.1.1.4).
     unmatched = any(
         value and keyword not in MATCHABLE and keyword not in _UNMATCHED_OPTIONAL

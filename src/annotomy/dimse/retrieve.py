@@ -9,19 +9,18 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import structlog
 from pydicom.dataset import Dataset
 
 from annotomy.actor import SYSTEM
 from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import InstanceLocation, locate, read_instance
-from annotomy.audit import Entry, record
 from annotomy.dicom.part10 import MAX_META_BYTES, data_set_start
 from annotomy.dicom.transcode import TranscodeError, to_uncompressed
+from annotomy.dimse.audited import note_retrieval
 from annotomy.dimse.command import E, Field, response_to
 from annotomy.dimse.dialogue import Dialogue, Message, Stream
-from annotomy.dimse.identifiers import LEVELS, UNIQUE_KEYS, read_identifier, write_data_set
+from annotomy.dimse.identifiers import LEVELS, UNIQUE_KEYS, Identifier, read_identifier, write_data_set
 from annotomy.dimse.incoming_data import MemoryBudget
 from annotomy.dimse.negotiation import EXPLICIT, IMPLICIT, AcceptedContext
 from annotomy.dimse.pdu import MAX_CONTEXTS, ProposedContext
@@ -30,6 +29,7 @@ from annotomy.dimse.requestor import NoAssociation, associate
 from annotomy.dimse.status import Status
 from annotomy.dimse.upper_layer import AssociationEnded
 from annotomy.errors import BadRequest, Forbidden, NotFound
+from annotomy.ops.audit_queue import AuditQueue
 from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
@@ -66,15 +66,18 @@ class _Progress:
         return Status.SUBOPERATIONS_FAILED if self.failed_uids or self.warning else Status.SUCCESS
 
 
-async def get(dialogue: Dialogue, services: Services, peer: Peer, message: Message) -> None:
-    locations = await _locate(services, peer, message)
-    await _record(services, peer, locations, to=peer.ae_title)
+async def get(dialogue: Dialogue, services: Services, peer: Peer, message: Message, audit: AuditQueue) -> None:
+    identifier, locations = await _locate(services, peer, message)
+    await _admit(services, peer, locations)
+    await note_retrieval(audit, peer, identifier, locations, "C-GET", peer.ae_title)
     contexts = [context for context in dialogue.contexts.values() if context.requestor_is_scp]
     progress = await _send_all(dialogue, contexts, services, message, dialogue, locations, originator=None)
     await _finish(dialogue, message, progress)
 
 
-async def move(dialogue: Dialogue, services: Services, peer: Peer, message: Message, budget: MemoryBudget) -> None:
+async def move(
+    dialogue: Dialogue, services: Services, peer: Peer, message: Message, budget: MemoryBudget, audit: AuditQueue
+) -> None:
     title = message.command.get(E.MOVE_DESTINATION, "")
     async with services.db.read(SYSTEM) as tx:
         destination = await find_destination(tx, title)
@@ -85,8 +88,9 @@ async def move(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
             response_to(message.command, Status.MOVE_DESTINATION_UNKNOWN, comment="unknown destination"),
         )
         return
-    locations = await _locate(services, peer, message)
-    await _record(services, peer, locations, to=destination.ae_title)
+    identifier, locations = await _locate(services, peer, message)
+    await _admit(services, peer, locations)
+    await note_retrieval(audit, peer, identifier, locations, "C-MOVE", destination.ae_title)
     proposed = _proposals(locations)
     ours = services.settings.dimse.ae_title
     try:
@@ -100,8 +104,8 @@ async def move(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
     await _finish(dialogue, message, progress)
 
 
-async def _locate(services: Services, peer: Peer, message: Message) -> list[InstanceLocation]:
-    """What the identifier names and the peer's principal may see; nothing is no error."""
+async def _locate(services: Services, peer: Peer, message: Message) -> tuple[Identifier, list[InstanceLocation]]:
+    """The identifier, and what it names and the peer's principal may see; nothing is no error."""
     if not peer.may_retrieve:
         raise Forbidden("This AE may not retrieve.")
     identifier = read_identifier(message)
@@ -115,7 +119,7 @@ async def _locate(services: Services, peer: Peer, message: Message) -> list[Inst
     patients = wanted.get("PATIENT", [None])
     try:
         async with services.db.read(peer.actor) as tx:
-            return await locate(
+            return identifier, await locate(
                 tx,
                 patient_id=patients[0],
                 study_instance_uid=wanted.get("STUDY"),
@@ -123,21 +127,13 @@ async def _locate(services: Services, peer: Peer, message: Message) -> list[Inst
                 sop_instance_uid=wanted.get("IMAGE"),
             )
     except NotFound:
-        return []
+        return identifier, []
 
 
-async def _record(services: Services, peer: Peer, locations: list[InstanceLocation], *, to: str) -> None:
-    """Before the first byte goes out; a record for each study. Raises ReasonRequired."""
-    counts: dict[str, int] = {}
-    for at in locations:
-        counts[at.study_instance_uid] = counts.get(at.study_instance_uid, 0) + 1
+async def _admit(services: Services, peer: Peer, locations: list[InstanceLocation]) -> None:
+    """A single instance is no bulk. Raises ReasonRequired where the peer was registered without a purpose."""
     if len(locations) > 1:
-        await admit_download(services, peer.actor, list(counts))
-    async with services.db.write(peer.actor) as tx:
-        for study, instances in counts.items():
-            detail = {"instances": instances, "destination": to}
-            entry = Entry(action="study.sent", object_kind="study", object_id=study, study_instance_uid=study)
-            await record(tx, msgspec.structs.replace(entry, project_id=peer.actor.sole_project_id, detail=detail))
+        await admit_download(services, peer.actor, sorted({at.study_instance_uid for at in locations}))
 
 
 async def _send_all(

@@ -24,6 +24,8 @@ WATCH_S = 1.0
 DRAIN_S = 20.0
 """At a stop: how long requests in hand may take before their associations are aborted."""
 DRAIN_LOOK_S = 0.2
+AUDIT_DRAIN_S = 10.0
+"""For the last audit records to be written; a database that takes longer is away, and the log has `audit.write_failed`."""
 
 
 class Listener:
@@ -38,6 +40,7 @@ class Listener:
         self._layers: dict[UpperLayer, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._auditing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Listener":
         settings = self._services.settings.dimse
@@ -48,6 +51,7 @@ class Listener:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._watch = asyncio.create_task(self._watch_deadlines())
+        self._auditing = asyncio.create_task(self._shared.audit.run())
         log.info("dimse.listening", port=self.port, ae_title=settings.ae_title, tls=settings.tls_cert is not None,
                  abandoned_files=removed)  # fmt: skip
         if settings.open:
@@ -61,6 +65,7 @@ class Listener:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         assert self._watch is not None
+        assert self._auditing is not None
         self._server.close()
         deadline = time.monotonic() + self._drain_s
         while self._layers and time.monotonic() < deadline:
@@ -72,9 +77,12 @@ class Listener:
             layer.abort(SOURCE_PROVIDER, 0, "stopping")
         if self._layers:
             await asyncio.wait(self._layers.values())
+        # Records wait for a database that is away; a listener that has to stop does not wait for ever.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._shared.audit.drain(), AUDIT_DRAIN_S)
         self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        self._auditing.cancel()
+        await asyncio.gather(self._watch, self._auditing, return_exceptions=True)
 
     def connected(self, layer: UpperLayer) -> None:
         if len(self._layers) >= self._services.settings.dimse.associations + CONNECTIONS_BEYOND:

@@ -59,7 +59,6 @@ _WHOLE: dict[str, tuple[Code, Code | None, str]] = {
     "study.viewed": (INSTANCES_ACCESSED, None, "R"),
     "study.searched": (QUERY, None, "E"),
     "study.retrieved": (INSTANCES_TRANSFERRED, None, "R"),
-    "study.sent": (INSTANCES_TRANSFERRED, None, "R"),
     "study.deleted": (STUDY_DELETED, None, "D"),
     "upload.received": (IMPORT, None, "C"),
     "session.started": (USER_AUTHENTICATION, LOGIN, "E"),

@@ -7,7 +7,7 @@ from annotomy.ops.audit_review import bounds_of, make_review, month_before, mont
 from annotomy.ops.audit_segments import seal_months
 from annotomy.services import Services
 
-MOST_MONTHS = 24
+MOST_MONTHS = 120
 """Made up for at once after a long time without a worker."""
 
 

@@ -82,6 +82,8 @@ def _object(path: dict[str, Any]) -> tuple[str, str, str | None]:
             return name.removesuffix("_instance_uid"), str(path[name]), study
     if "month" in path:
         return "audit_review", str(path["month"]), None
+    if "number" in path:
+        return "audit_segment", str(path["number"]), None
     for name in reversed(path):
         if name.endswith("_id"):
             return name.removesuffix("_id"), str(path[name]), None

@@ -18,7 +18,7 @@ from annotomy.events import Event, emit
 from annotomy.settings import AuditSettings
 
 READS = ("study.read", "study.viewed")
-DOWNLOADS = ("study.retrieved", "study.sent")
+DOWNLOADS = ("study.retrieved",)
 """Whole files: over HTTP, and to another DICOM system."""
 RIGHTS = (
     "access_request", "api_key", "dimse_peer", "group", "member", "project_group", "role", "rule", "second_factor",

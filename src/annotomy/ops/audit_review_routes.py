@@ -97,7 +97,7 @@ async def get_review_page(
         await require_whole_audit(tx, actor)
         review = await get_review(tx, month)
     page = page_of(review, language or ("ko" if services.settings.language == "ko" else "en"))
-    return Response(page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
+    return Response(page, media_type="text/html", headers={"Content-Security-Policy": POLICY})
 
 
 @post(

@@ -1,4 +1,4 @@
-"""New versions of a segmentation: edits of masks and descriptions, restoring, changes of state.
+"""New versions of a segmentation: edits of masks and descriptions, changes of state, deleting and restoring.
 
 A version is written as what differs from the one before; nothing that was saved is ever taken away. Every change names
 the version that it starts from: a lost race is told with who, when and what, and never overwrites.
@@ -13,8 +13,10 @@ from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import NotFound, PreconditionFailed
 from annotomy.events import Event, emit
+from annotomy.jobs.queue import enqueue
 from annotomy.projects.access import Permission, require, require_own_or_all
 from annotomy.segmentations import query
+from annotomy.segmentations.archiving import ArchiveSegmentation
 from annotomy.segmentations.body import decode
 from annotomy.segmentations.bricks import Brick, BrickKey
 from annotomy.segmentations.errors import SegmentationState, SegmentsInvalid
@@ -76,9 +78,9 @@ async def save_version(
 async def restore_version(
     services: Services, actor: Actor, segmentation_id: UUID, *, base_version: int, version: int, why: str
 ) -> int:
-    """Masks and segments as they were in `version`, as a new version."""
+    """Masks and segments as they were in `version`, as a new version; brings a deleted segmentation back."""
     async with services.db.write(actor) as tx:
-        row = await _editable(tx, segmentation_id, base_version)
+        row = await _editable(tx, segmentation_id, base_version, deleted=True)
         older = await query.get_version(tx, segmentation_id, version)
         now = await query.placed_bricks(tx, segmentation_id, base_version)
         then = await query.placed_bricks(tx, segmentation_id, version)
@@ -127,12 +129,25 @@ async def change_segmentation(
     version = await _write_version(tx, row, state=target, label=label, why=why)
     changed = "segmentation.state_changed" if target != row["state"] else "segmentation.edited"
     await _tell(tx, row, changed, version, target, {"before": row["state"]})
+    if changed == "segmentation.state_changed" and target == "approved":
+        await enqueue(tx, ArchiveSegmentation(row["id"], version), project_id=row["project_id"])
     return version
 
 
-async def _editable(tx: ReadTx, segmentation_id: UUID, base_version: int) -> Row:
-    """The present version, which must be the one that the asker read, in a state where masks change."""
+async def delete_segmentation(tx: WriteTx, segmentation_id: UUID, *, base_version: int, why: str) -> int:
+    """A version that says it is gone. Masks stay as long as a version needs them; what the archive holds of it stays there."""
     row = await _locked(tx, segmentation_id, base_version)
+    await require_own_or_all(tx, tx.actor, "segmentation.delete", row["project_id"], row["created_by"])
+    if row["state"] in ("submitted", "approved"):
+        raise SegmentationState(f"The segmentation is {row['state']}; make it a draft again before it is deleted.")
+    version = await _write_version(tx, row, state=row["state"], why=why, deleted=True)
+    await _tell(tx, row, "segmentation.deleted", version, row["state"], {})
+    return version
+
+
+async def _editable(tx: ReadTx, segmentation_id: UUID, base_version: int, *, deleted: bool = False) -> Row:
+    """The present version, which must be the one that the asker read, in a state where masks change."""
+    row = await _locked(tx, segmentation_id, base_version, deleted=deleted)
     await _require_edit(tx, row)
     _require_state(row)
     return row
@@ -158,12 +173,16 @@ def _require_state(row: Row) -> None:
         raise SegmentationState(f"The segmentation is {row['state']}; make it a draft again before it is changed.")
 
 
-async def _locked(tx: ReadTx, segmentation_id: UUID, base_version: int) -> Row:
-    """In a write the row is locked, so that of two editors one waits, and then sees that it lost."""
-    row = await query.get_segmentation(tx, segmentation_id)
+async def _locked(tx: ReadTx, segmentation_id: UUID, base_version: int, *, deleted: bool = False) -> Row:
+    """In a write the row is locked, so that of two editors one waits, and then sees that it lost.
+
+    `deleted`: also one that is gone.
+    """
+    read = query.find_segmentation if deleted else query.get_segmentation
+    row = await read(tx, segmentation_id)
     if isinstance(tx, WriteTx):
         await tx.execute("select from segmentations where id = $1 for update", segmentation_id)
-        row = await query.get_segmentation(tx, segmentation_id)
+        row = await read(tx, segmentation_id)
     if row["version"] != base_version:
         [last, *_] = await query.list_versions(tx, segmentation_id)
         if base_version > row["version"]:
@@ -226,17 +245,20 @@ def _address(bricks: Mapping[BrickKey, PlacedBrick], key: BrickKey) -> bytes | N
     return None if brick is None else brick.address
 
 
-async def _write_version(tx: WriteTx, row: Row, *, state: str, why: str, label: str | None = None) -> int:
+async def _write_version(
+    tx: WriteTx, row: Row, *, state: str, why: str, label: str | None = None, deleted: bool = False
+) -> int:
     version: int = row["version"] + 1
     name = row["label"] if label is None else label
     await tx.execute(
-        "update segmentations set version = $2, state = $3, label = $4, updated_at = now() where id = $1",
-        row["id"], version, state, name,
+        "update segmentations set version = $2, state = $3, label = $4, updated_at = now(),"
+        " deleted_at = case when $5 then now() end where id = $1",
+        row["id"], version, state, name, deleted,
     )  # fmt: skip
     await tx.execute(
-        "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps, why, created_by)"
-        " values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        row["id"], version, name, state, row["shape_kji"], row["affine_lps"], why, tx.actor.user_id,
+        "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps, why, created_by,"
+        " deleted) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        row["id"], version, name, state, row["shape_kji"], row["affine_lps"], why, tx.actor.user_id, deleted,
     )  # fmt: skip
     return version
 

@@ -1,6 +1,6 @@
 """What can go wrong with a segmentation."""
 
-from annotomy.errors import Conflict, Problem
+from annotomy.errors import Conflict, NotFound, Problem
 
 
 class MaskMismatch(Problem):
@@ -31,3 +31,10 @@ class SegmentationState(Conflict):
 
     slug = "segmentation-state"
     title = "Not in this state"
+
+
+class SegmentationDeleted(NotFound):
+    """The segmentation was deleted. Its versions can be read, and `POST /segmentations/{id}/restore` brings any of them back."""
+
+    slug = "segmentation-deleted"
+    title = "The segmentation was deleted"

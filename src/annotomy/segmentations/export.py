@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 import numpy as np
@@ -78,18 +79,20 @@ async def _source(asked: _Asked) -> VolumeSource:
 
 async def _binary_seg(asked: _Asked) -> bytes:
     source = await _source(asked)
-    return await asyncio.to_thread(_seg, asked, source, "BINARY")
+    return await asyncio.to_thread(seg_of_version, asked.row, asked.masks, source)
 
 
 async def _labelmap_seg(asked: _Asked) -> bytes:
     source = await _source(asked)
-    return await asyncio.to_thread(_seg, asked, source, "LABELMAP")
+    return await asyncio.to_thread(seg_of_version, asked.row, asked.masks, source, "LABELMAP")
 
 
-def _seg(asked: _Asked, source: VolumeSource, form: str) -> bytes:
-    row = asked.row
-    identity = seg_identity(row["id"], row["version"], row["label"], row["updated_at"], "", form=form)
-    return seg_of(asked.masks, segments_of(row), source, identity, "LABELMAP" if form == "LABELMAP" else "BINARY")
+def seg_of_version(
+    row: Row, masks: MaskSet, source: VolumeSource, form: Literal["BINARY", "LABELMAP"] = "BINARY"
+) -> bytes:
+    """The DICOM SEG of the version in `row`."""
+    identity = seg_identity(row["id"], row["version"], row["label"], row["made_at"], row["made_by"], form=form)
+    return seg_of(masks, segments_of(row), source, identity, form)
 
 
 async def _nifti(asked: _Asked) -> bytes:
@@ -117,7 +120,7 @@ def _structures(asked: _Asked, source: VolumeSource) -> bytes:
             Structure(s.number, s.label, s.code, s.color, s.algorithm is not None, _slices(asked.masks, s.number))
             for s in segments_of(row)
         ],
-        identity=seg_identity(row["id"], row["version"], row["label"], row["updated_at"], "", form="RTSTRUCT"),
+        identity=seg_identity(row["id"], row["version"], row["label"], row["made_at"], row["made_by"], form="RTSTRUCT"),
     )
 
 

@@ -13,6 +13,7 @@ from annotomy.errors import NotFound
 from annotomy.http.pages import decode_cursor, encode_cursor
 from annotomy.projects.access import Permission, require, visible_target, visible_work
 from annotomy.segmentations.bricks import Brick, BrickKey, Counts, MaskSet
+from annotomy.segmentations.errors import SegmentationDeleted
 
 SEEN = f"{visible_target('g')} and {visible_work('segmentation', 'g.project_id', 'g.created_by')}"
 """The predicate that every read of `segmentations g` carries: its series is seen through its project, and the role reads
@@ -20,7 +21,8 @@ everybody's work or it is one's own."""
 
 _COLUMNS = (
     "g.id, g.project_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"
-    " g.prediction_id, g.created_by, g.created_at, g.updated_at, n.shape_kji, n.affine_lps, n.sop_instance_uid"
+    " g.prediction_id, g.created_by, g.created_at, g.updated_at, g.deleted_at, n.shape_kji, n.affine_lps, n.sop_instance_uid, n.created_at as made_at,"
+    " (select u.username from users u where u.id = n.created_by) as made_by"
 )
 _FROM = " from segmentations g join segmentation_versions n on n.segmentation_id = g.id and n.version = g.version"
 SEGMENT_COLUMNS = "segment_number, label, code, category, algorithm, color, statistics"
@@ -34,6 +36,8 @@ class Filter:
     series_instance_uid: str | None = None
     project_id: UUID | None = None
     state: str | None = None
+    deleted: bool = False
+    """The deleted ones, instead of those that stand."""
 
 
 async def list_segmentations(
@@ -42,7 +46,7 @@ async def list_segmentations(
     """(rows with their segments, next cursor, total), the newest first."""
     if wanted.project_id is not None:
         await require(tx, tx.actor, Permission.SEGMENTATION_READ, wanted.project_id)
-    conditions, values = [SEEN], list[Any]()
+    conditions, values = [SEEN, f"g.deleted_at is {'not ' if wanted.deleted else ''}null"], list[Any]()
     for column in ("study_instance_uid", "series_instance_uid", "project_id", "state"):
         value = getattr(wanted, column)
         if value is not None:
@@ -71,7 +75,17 @@ async def list_segmentations(
 
 
 async def get_segmentation(tx: ReadTx, segmentation_id: UUID) -> Row:
-    """The present version. Raises NotFound to who may not see it."""
+    """The present version. Raises NotFound to who may not see it, SegmentationDeleted to who may read its versions."""
+    found = await find_segmentation(tx, segmentation_id)
+    if found["deleted_at"] is not None:
+        raise SegmentationDeleted(
+            "The segmentation was deleted.", version=found["version"], deleted_at=found["deleted_at"].isoformat()
+        )
+    return found
+
+
+async def find_segmentation(tx: ReadTx, segmentation_id: UUID) -> Row:
+    """The present version, also of one that was deleted. Raises NotFound to who may not see it."""
     row = await tx.fetchrow(f"select {_COLUMNS}{_FROM} where g.id = $1 and {SEEN}", segmentation_id)
     if row is None:
         raise NotFound("There is no such segmentation.")
@@ -81,13 +95,19 @@ async def get_segmentation(tx: ReadTx, segmentation_id: UUID) -> Row:
 
 
 async def get_version(tx: ReadTx, segmentation_id: UUID, version: int | None) -> Row:
-    """The segmentation with the grid and segments of one of its versions (None: the present one)."""
-    found = await get_segmentation(tx, segmentation_id)
-    if version is None or version == found["version"]:
+    """The segmentation with the grid and segments of one of its versions (None: the present one).
+
+    The versions of a deleted one are read by their number.
+    """
+    if version is None:
+        return await get_segmentation(tx, segmentation_id)
+    found = await find_segmentation(tx, segmentation_id)
+    if version == found["version"]:
         return found
     row = await tx.fetchrow(
-        "select version, label, state, shape_kji, affine_lps, sop_instance_uid from segmentation_versions"
-        " where segmentation_id = $1 and version = $2",
+        "select n.version, n.label, n.state, n.shape_kji, n.affine_lps, n.sop_instance_uid, n.created_at as made_at,"
+        " u.username as made_by from segmentation_versions n join users u on u.id = n.created_by"
+        " where n.segmentation_id = $1 and n.version = $2",
         segmentation_id, version,
     )  # fmt: skip
     if row is None:
@@ -97,10 +117,10 @@ async def get_version(tx: ReadTx, segmentation_id: UUID, version: int | None) ->
 
 
 async def list_versions(tx: ReadTx, segmentation_id: UUID) -> list[Row]:
-    """The newest first."""
-    await get_segmentation(tx, segmentation_id)
+    """The newest first, also of a segmentation that was deleted."""
+    await find_segmentation(tx, segmentation_id)
     rows = await tx.fetch(
-        "select n.segmentation_id as id, n.version, n.label, n.state, n.why, n.created_by, u.username as created_by_name, n.created_at,"
+        "select n.segmentation_id as id, n.version, n.label, n.state, n.deleted, n.why, n.created_by, u.username as created_by_name, n.created_at,"
         " n.sop_instance_uid from segmentation_versions n join users u on u.id = n.created_by"
         " where n.segmentation_id = $1 order by n.version desc",
         segmentation_id,

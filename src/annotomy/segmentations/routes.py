@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, Router, get, patch, post
+from litestar import Request, Response, Router, delete, get, patch, post
 from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody, MultipartBody, QueryParameter
@@ -19,6 +19,7 @@ from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
+from annotomy.http.reasons import reason_of
 from annotomy.identity.credentials import require_fresh
 from annotomy.segmentations import body, edit, export, importing, query
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES
@@ -52,11 +53,12 @@ async def list_segmentations(
     series_instance_uid: Annotated[str | None, QueryParameter(max_length=64)] = None,
     project_id: Annotated[UUID | None, QueryParameter()] = None,
     segmentation_state: Annotated[State | None, QueryParameter(name="state")] = None,
+    deleted: Annotated[bool, QueryParameter(description="The deleted ones, instead of those that stand")] = False,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     cursor: Annotated[str | None, QueryParameter()] = None,
 ) -> Page[Segmentation]:
     """The segmentations that one may see, the newest first."""
-    wanted = query.Filter(study_instance_uid, series_instance_uid, project_id, segmentation_state)
+    wanted = query.Filter(study_instance_uid, series_instance_uid, project_id, segmentation_state, deleted)
     async with services.db.read(actor) as tx:
         rows, following, total = await query.list_segmentations(tx, wanted, limit=limit, cursor=cursor)
     return Page(items=[_segmentation(row) for row in rows], next=following, total=total)
@@ -253,6 +255,27 @@ async def save_masks(
     return await _answer(services, actor, segmentation_id, status_code=201)
 
 
+@delete(
+    "/{segmentation_id:uuid}",
+    status_code=204,
+    operation_id="DeleteSegmentation",
+    opt={"permission": "segmentation.delete"},
+)
+async def remove(
+    segmentation_id: FromPath[UUID],
+    request: Request[Any, Any, Any],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    if_match: IfMatch = None,
+) -> Response[None]:
+    """Delete by a version that says so; any version can be restored. A body may say why: `{"why": "..."}`."""
+    why = await reason_of(request)
+    base = expected_version(if_match)
+    async with services.db.write(actor) as tx:
+        version = await edit.delete_segmentation(tx, segmentation_id, base_version=base, why=why)
+    return Response(None, status_code=204, headers={"ETag": etag(version)})
+
+
 @post(
     "/{segmentation_id:uuid}/restore",
     operation_id="RestoreSegmentationVersion",
@@ -266,7 +289,7 @@ async def restore(
     services: NamedDependency[Services],
     if_match: IfMatch = None,
 ) -> Response[Segmentation]:
-    """Masks and segments of an earlier version as a new one."""
+    """Masks and segments of an earlier version as a new one; also of a segmentation that was deleted."""
     base = expected_version(if_match)
     await edit.restore_version(services, actor, segmentation_id, base_version=base, version=data.version, why=data.why)
     return await _answer(services, actor, segmentation_id, status_code=201)
@@ -306,6 +329,6 @@ router = Router(
     tags=["segmentations"],
     route_handlers=[
         list_segmentations, import_segmentation, import_from_archive, get_segmentation, change_segmentation, list_segments, list_versions,
-        save_masks, restore, get_statistics, get_masks, export_segmentation,
+        save_masks, remove, restore, get_statistics, get_masks, export_segmentation,
     ],
 )  # fmt: skip

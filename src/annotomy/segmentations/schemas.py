@@ -68,6 +68,8 @@ class Version(msgspec.Struct, frozen=True):
     version: int
     label: str
     state: State
+    deleted: bool
+    """The version that says the segmentation is gone; its masks are those of the one before."""
     why: str
     created_by: UUID
     created_by_name: str

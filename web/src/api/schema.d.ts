@@ -437,6 +437,142 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Export */
+        post: operations["ExportAudit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReport */
+        get: operations["ReportOnAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReviews */
+        get: operations["ListAuditReviews"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetOneReview */
+        get: operations["GetAuditReview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}/page": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetReviewPage */
+        get: operations["GetAuditReviewPage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/reviews/{month}/sign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sign */
+        post: operations["SignAuditReview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/segments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSegments */
+        get: operations["ListAuditSegments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit/segments/{number}/file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSegmentFile */
+        get: operations["RetrieveAuditSegment"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit/verify": {
         parameters: {
             query?: never;
@@ -760,6 +896,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/global-roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListGlobalRoles */
+        get: operations["ListGlobalRoles"];
+        put?: never;
+        /** GrantGlobalRole */
+        post: operations["GrantGlobalRole"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/global-roles/{user_id}/{role}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** WithdrawGlobalRole */
+        delete: operations["WithdrawGlobalRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/groups": {
         parameters: {
             query?: never;
@@ -914,6 +1085,24 @@ export interface paths {
         head?: never;
         /** Edit */
         patch: operations["EditLabel"];
+        trace?: never;
+    };
+    "/api/v1/matrices/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetMembers */
+        get: operations["GetMemberMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeMembers */
+        patch: operations["ChangeMemberMatrix"];
         trace?: never;
     };
     "/api/v1/models": {
@@ -1072,6 +1261,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/candidates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** FindCandidates */
+        get: operations["FindCandidates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/groups": {
         parameters: {
             query?: never;
@@ -1105,6 +1311,42 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/matrices/data": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetData */
+        get: operations["GetDataMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeData */
+        patch: operations["ChangeDataMatrix"];
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/matrices/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRoles */
+        get: operations["GetRoleMatrix"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** ChangeRoles */
+        patch: operations["ChangeRoleMatrix"];
         trace?: never;
     };
     "/api/v1/projects/{project_id}/members": {
@@ -1204,7 +1446,8 @@ export interface paths {
         /** Preview */
         get: operations["PreviewRules"];
         put?: never;
-        post?: never;
+        /** PreviewDraft */
+        post: operations["PreviewDraftRules"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1316,6 +1559,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/rule-attributes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** RuleAttributes */
+        get: operations["ListRuleAttributes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/segmentations": {
         parameters: {
             query?: never;
@@ -1362,7 +1622,8 @@ export interface paths {
         get: operations["GetSegmentation"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Remove */
+        delete: operations["DeleteSegmentation"];
         options?: never;
         head?: never;
         /** ChangeSegmentation */
@@ -2185,6 +2446,24 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** AccessCell */
+        AccessCell: {
+            /** @enum {string} */
+            access: "full" | "limited" | "read_only" | "none";
+            /** @enum {string} */
+            reason: "assigned" | "rules" | "read-only-role" | "own-work-only" | "part-assigned" | "part-by-rules" | "denied-by-rule" | "outside-limits" | "no-allow" | "membership-not-valid" | "role-without-study-read" | "being-decided";
+            /** @enum {null|string} */
+            rule: "ALLOW" | "DENY" | "LIMIT" | null;
+        };
+        /** AccessChange */
+        AccessChange: {
+            /** Format: uuid */
+            user_id: string;
+            study_instance_uid: string;
+            /** @enum {null|string} */
+            rule: "ALLOW" | "DENY" | "LIMIT" | null;
+            series_instance_uid?: string | null;
+        };
         /** AccessRequest */
         AccessRequest: {
             /** Format: uuid */
@@ -2265,6 +2544,29 @@ export interface components {
             /** @default  */
             label: string;
         };
+        /** AssignmentChange */
+        AssignmentChange: {
+            study_instance_uid: string;
+            assigned: boolean;
+            series_instance_uid?: string | null;
+        };
+        /** AuditFilter */
+        AuditFilter: {
+            since?: string | null;
+            until?: string | null;
+            actor?: string | null;
+            action?: string | null;
+            object_kind?: string | null;
+            object_id?: string | null;
+            study_instance_uid?: string | null;
+            project_id?: string | null;
+            patient?: string | null;
+            outcome?: string | null;
+            credential_id?: string | null;
+            source?: string | null;
+            request_id?: string | null;
+            reason?: string | null;
+        };
         /** AuditLine */
         AuditLine: {
             seq: number;
@@ -2275,11 +2577,13 @@ export interface components {
             actor: string;
             actor_kind: string;
             session_id: string | null;
+            key_id: string | null;
             source: string;
             action: string;
             object: {
                 [key: string]: string;
             };
+            study_instance_uid: string;
             patient: string;
             project_id: string | null;
             outcome: string;
@@ -2310,11 +2614,34 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
-        /** Change */
-        Change: {
-            member: string;
-            before: unknown;
-            after: unknown;
+        /** Bulk */
+        Bulk: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            /** Format: date */
+            day: string;
+            studies: number;
+            patients: number;
+            downloads: number;
+        };
+        /** Candidate */
+        Candidate: {
+            /** @enum {string} */
+            kind: "user" | "group";
+            /** Format: uuid */
+            id: string;
+            name: string;
+            display_name: string;
+            member: boolean;
+        };
+        /** CellResult */
+        CellResult: {
+            /** @enum {string} */
+            outcome: "changed" | "unchanged" | "refused";
+            problem?: {
+                [key: string]: unknown;
+            } | null;
         };
         /** ChangedSegmentation */
         ChangedSegmentation: {
@@ -2335,6 +2662,26 @@ export interface components {
             items: components["schemas"]["NewAnnotation"][];
             /** @default false */
             atomic: boolean;
+        };
+        /** DataMatrix */
+        DataMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.DataRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.matrix_schemas.MemberColumn_"];
+            cells: components["schemas"]["AccessCell"][][];
+        };
+        /** DataMatrixChange */
+        DataMatrixChange: {
+            reason: string;
+            assignments?: components["schemas"]["AssignmentChange"][];
+            changes?: components["schemas"]["AccessChange"][];
+        };
+        /** DataRow */
+        DataRow: {
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            study_date: string | null;
+            description: string;
+            modality: string;
         };
         /** Decision */
         Decision: {
@@ -2366,6 +2713,12 @@ export interface components {
             /** Format: date-time */
             saved_at: string;
             bytes: number;
+        };
+        /** DraftPreview */
+        DraftPreview: {
+            /** Format: uuid */
+            user_id: string;
+            rules: components["schemas"]["NewRule"][];
         };
         /** Edit */
         Edit: {
@@ -2402,6 +2755,37 @@ export interface components {
             items: components["schemas"]["FeedEvent"][];
             next: number | null;
         };
+        /** Export */
+        Export: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            actor: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            study_instance_uid: string;
+            project_id: string | null;
+            reason: string;
+        };
+        /** ExportRequest */
+        ExportRequest: {
+            /** @enum {string} */
+            format: "dicom" | "fhir" | "jsonl";
+            reason: string;
+            filter?: components["schemas"]["AuditFilter"];
+        };
+        /** FailedSignIns */
+        FailedSignIns: {
+            user_id: string;
+            source: string;
+            attempts: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+        };
         /** FeedEvent */
         FeedEvent: {
             seq: number;
@@ -2424,6 +2808,13 @@ export interface components {
             /** @default [] */
             points: number[][];
             closed?: boolean | null;
+        };
+        /** GlobalRole */
+        GlobalRole: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            role: string;
         };
         /** Group */
         Group: {
@@ -2543,6 +2934,11 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** MatrixResult */
+        MatrixResult: {
+            results: components["schemas"]["CellResult"][];
+            assignment_results?: components["schemas"]["CellResult"][];
+        };
         /** Me */
         Me: {
             /** Format: uuid */
@@ -2551,6 +2947,7 @@ export interface components {
             display_name: string;
             is_admin: boolean;
             projects: components["schemas"]["Membership"][];
+            global_roles: string[];
         };
         /** Measurement */
         Measurement: {
@@ -2575,6 +2972,25 @@ export interface components {
             valid_from?: string | null;
             via_group?: string | null;
         };
+        /** MemberColumn */
+        MemberColumn: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            display_name: string;
+            role: string;
+        };
+        /** MemberMatrix */
+        MemberMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.PersonRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.matrix_schemas.ProjectColumn_"];
+            cells: (components["schemas"]["MembershipCell"] | null)[][];
+        };
+        /** MemberMatrixChange */
+        MemberMatrixChange: {
+            reason: string;
+            changes: components["schemas"]["MembershipChange"][];
+        };
         /** Membership */
         Membership: {
             /** Format: uuid */
@@ -2582,6 +2998,26 @@ export interface components {
             project_name: string;
             role: string;
             permissions: string[];
+        };
+        /** MembershipCell */
+        MembershipCell: {
+            role: string;
+            /** @enum {string} */
+            source: "member" | "group";
+            group_id: string | null;
+            valid_from: string | null;
+            expires_at: string | null;
+            valid: boolean;
+        };
+        /** MembershipChange */
+        MembershipChange: {
+            /** Format: uuid */
+            user_id: string;
+            /** Format: uuid */
+            project_id: string;
+            role: string | null;
+            valid_from?: string | null;
+            expires_at?: string | null;
         };
         /** Model */
         Model: {
@@ -2655,6 +3091,14 @@ export interface components {
             parameters?: {
                 [key: string]: unknown;
             };
+        };
+        /** NewGlobalRole */
+        NewGlobalRole: {
+            /** Format: uuid */
+            user_id: string;
+            role: string;
+            /** @default  */
+            reason: string;
         };
         /** NewGroup */
         NewGroup: {
@@ -2784,6 +3228,20 @@ export interface components {
             /** @default false */
             is_admin: boolean;
         };
+        /** OffHours */
+        OffHours: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            /** Format: date */
+            day: string;
+            records: number;
+            patients: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+        };
         /** OpenShareLink */
         OpenShareLink: {
             token: string;
@@ -2851,15 +3309,69 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[Review] */
+        "Page_annotomy.ops.audit_review.Review_": {
+            items: components["schemas"]["Review"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[AuditLine] */
-        "Page_annotomy.ops.audit_routes.AuditLine_": {
+        "Page_annotomy.ops.audit_search.AuditLine_": {
             items: components["schemas"]["AuditLine"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Segment] */
+        "Page_annotomy.ops.audit_segments.Segment_": {
+            items: components["schemas"]["ops_audit_segments_Segment"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[DataRow] */
+        "Page_annotomy.projects.matrix_schemas.DataRow_": {
+            items: components["schemas"]["DataRow"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[MemberColumn] */
+        "Page_annotomy.projects.matrix_schemas.MemberColumn_": {
+            items: components["schemas"]["MemberColumn"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[PersonRow] */
+        "Page_annotomy.projects.matrix_schemas.PersonRow_": {
+            items: components["schemas"]["PersonRow"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ProjectColumn] */
+        "Page_annotomy.projects.matrix_schemas.ProjectColumn_": {
+            items: components["schemas"]["ProjectColumn"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RoleRow] */
+        "Page_annotomy.projects.matrix_schemas.RoleRow_": {
+            items: components["schemas"]["RoleRow"][];
             next: string | null;
             total: number | null;
         };
         /** Page[AccessRequest] */
         "Page_annotomy.projects.schemas.AccessRequest_": {
             items: components["schemas"]["AccessRequest"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Candidate] */
+        "Page_annotomy.projects.schemas.Candidate_": {
+            items: components["schemas"]["Candidate"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[GlobalRole] */
+        "Page_annotomy.projects.schemas.GlobalRole_": {
+            items: components["schemas"]["GlobalRole"][];
             next: string | null;
             total: number | null;
         };
@@ -2872,6 +3384,12 @@ export interface components {
         /** Page[Member] */
         "Page_annotomy.projects.schemas.Member_": {
             items: components["schemas"]["Member"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[PermissionLabel] */
+        "Page_annotomy.projects.schemas.PermissionLabel_": {
+            items: components["schemas"]["PermissionLabel"][];
             next: string | null;
             total: number | null;
         };
@@ -2899,6 +3417,12 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[RuleAttribute] */
+        "Page_annotomy.projects.schemas.RuleAttribute_": {
+            items: components["schemas"]["RuleAttribute"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[ShareLink] */
         "Page_annotomy.projects.schemas.ShareLink_": {
             items: components["schemas"]["ShareLink"][];
@@ -2907,7 +3431,7 @@ export interface components {
         };
         /** Page[Segment] */
         "Page_annotomy.segmentations.schemas.Segment_": {
-            items: components["schemas"]["Segment"][];
+            items: components["schemas"]["segmentations_schemas_Segment"][];
             next: string | null;
             total: number | null;
         };
@@ -2965,11 +3489,47 @@ export interface components {
             current_password: string;
             new_password: string;
         };
+        /** PatientAccess */
+        PatientAccess: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            patient: string;
+            reads: number;
+            downloads: number;
+            /** Format: date-time */
+            last_at: string;
+        };
+        /** PermissionChange */
+        PermissionChange: {
+            role: string;
+            permission: string;
+            granted: boolean;
+        };
         /** PermissionLabel */
         PermissionLabel: {
             name: string;
             label: components["schemas"]["RoleLabel"];
             scope: string;
+        };
+        /** Person */
+        Person: {
+            /** Format: uuid */
+            actor_id: string;
+            actor: string;
+            reads: number;
+            downloads: number;
+            exports: number;
+            patients: number;
+            studies: number;
+            refused: number;
+        };
+        /** PersonRow */
+        PersonRow: {
+            /** Format: uuid */
+            user_id: string;
+            username: string;
+            display_name: string;
         };
         /** PersonsAccess */
         PersonsAccess: {
@@ -3063,6 +3623,12 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** ProjectColumn */
+        ProjectColumn: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+        };
         /** ProjectGroup */
         ProjectGroup: {
             /** Format: uuid */
@@ -3131,6 +3697,28 @@ export interface components {
             id: string;
             version: number;
         };
+        /** Report */
+        Report: {
+            /** Format: date-time */
+            since: string;
+            /** Format: date-time */
+            until: string;
+            time_zone: string;
+            office_hours: [
+                number,
+                number
+            ];
+            bulk_studies: number;
+            records: number;
+            people: components["schemas"]["Person"][];
+            patients: components["schemas"]["PatientAccess"][];
+            off_hours: components["schemas"]["OffHours"][];
+            bulk: components["schemas"]["Bulk"][];
+            failed_sign_ins: components["schemas"]["FailedSignIns"][];
+            rights_changes: components["schemas"]["ops_audit_review_Change"][];
+            exports: components["schemas"]["Export"][];
+            cut: string[];
+        };
         /** Reset */
         Reset: {
             token: string;
@@ -3161,6 +3749,17 @@ export interface components {
                 [key: string]: unknown;
             } | null;
         };
+        /** Review */
+        Review: {
+            month: string;
+            /** Format: date-time */
+            made_at: string;
+            sha256: string;
+            signed_by: string | null;
+            signed_at: string | null;
+            note: string;
+            report?: components["schemas"]["Report"] | null;
+        };
         /** Role */
         Role: {
             name: string;
@@ -3174,6 +3773,24 @@ export interface components {
         RoleLabel: {
             en: string;
             ko: string;
+        };
+        /** RoleMatrix */
+        RoleMatrix: {
+            rows: components["schemas"]["Page_annotomy.projects.matrix_schemas.RoleRow_"];
+            columns: components["schemas"]["Page_annotomy.projects.schemas.PermissionLabel_"];
+            cells: boolean[][];
+        };
+        /** RoleMatrixChange */
+        RoleMatrixChange: {
+            reason: string;
+            changes: components["schemas"]["PermissionChange"][];
+        };
+        /** RoleRow */
+        RoleRow: {
+            name: string;
+            label: components["schemas"]["RoleLabel"];
+            editable: boolean;
+            members: number;
         };
         /** Roles */
         Roles: {
@@ -3204,6 +3821,14 @@ export interface components {
             created_at: string;
             version: number;
         };
+        /** RuleAttribute */
+        RuleAttribute: {
+            name: string;
+            /** @enum {string} */
+            level: "STUDY" | "SERIES" | "INSTANCE";
+            /** @enum {string} */
+            kind: "text" | "date" | "age" | "number";
+        };
         /** RuleChange */
         RuleChange: {
             effect?: "ALLOW" | "DENY" | "LIMIT";
@@ -3226,16 +3851,6 @@ export interface components {
             } | null;
             /** @default false */
             cookie: boolean;
-        };
-        /** Segment */
-        Segment: {
-            segment_number: number;
-            label: string;
-            code: components["schemas"]["segmentations_schemas_Code"];
-            category: components["schemas"]["segmentations_schemas_Code"];
-            algorithm: components["schemas"]["Algorithm"] | null;
-            color: string;
-            statistics: components["schemas"]["SegmentStatistics"];
         };
         /** SegmentStatistics */
         SegmentStatistics: {
@@ -3269,7 +3884,7 @@ export interface components {
             shape_kji: number[];
             affine_lps: number[];
             sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+            segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
         /** Session */
         Session: {
@@ -3348,6 +3963,11 @@ export interface components {
         /** SignUpAnswer */
         SignUpAnswer: {
             state: string;
+        };
+        /** Signature */
+        Signature: {
+            /** @default  */
+            note: string;
         };
         /** StatisticsAnswer */
         StatisticsAnswer: {
@@ -3464,6 +4084,12 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** Change */
+        annotations_schemas_Change: {
+            member: string;
+            before: unknown;
+            after: unknown;
+        };
         /** Version */
         annotations_schemas_Version: {
             version: number;
@@ -3477,7 +4103,7 @@ export interface components {
             content: {
                 [key: string]: unknown;
             };
-            changes: components["schemas"]["Change"][];
+            changes: components["schemas"]["annotations_schemas_Change"][];
         };
         /** Code */
         identity_schemas_Code: {
@@ -3489,11 +4115,54 @@ export interface components {
             scheme: string;
             meaning: string;
         };
+        /** Change */
+        ops_audit_review_Change: {
+            seq: number;
+            /** Format: date-time */
+            at: string;
+            actor: string;
+            action: string;
+            object: {
+                [key: string]: string;
+            };
+            project_id: string | null;
+            detail: {
+                [key: string]: unknown;
+            };
+        };
+        /** Segment */
+        ops_audit_segments_Segment: {
+            number: number;
+            month: string;
+            first_seq: number;
+            last_seq: number;
+            records: number;
+            /** Format: date-time */
+            first_at: string;
+            /** Format: date-time */
+            last_at: string;
+            /** Format: date-time */
+            sealed_at: string;
+            /** Format: date-time */
+            keep_until: string;
+            dropped_at: string | null;
+            bytes: number;
+        };
         /** Code */
         segmentations_schemas_Code: {
             value: string;
             scheme: string;
             meaning: string;
+        };
+        /** Segment */
+        segmentations_schemas_Segment: {
+            segment_number: number;
+            label: string;
+            code: components["schemas"]["segmentations_schemas_Code"];
+            category: components["schemas"]["segmentations_schemas_Code"];
+            algorithm: components["schemas"]["Algorithm"] | null;
+            color: string;
+            statistics: components["schemas"]["SegmentStatistics"];
         };
         /** Version */
         segmentations_schemas_Version: {
@@ -3501,6 +4170,7 @@ export interface components {
             label: string;
             /** @enum {string} */
             state: "proposal" | "draft" | "submitted" | "approved" | "rejected";
+            deleted: boolean;
             why: string;
             /** Format: uuid */
             created_by: string;
@@ -3508,7 +4178,7 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             sop_instance_uid: string | null;
-            segments: components["schemas"]["Segment"][];
+            segments: components["schemas"]["segmentations_schemas_Segment"][];
         };
     };
     responses: never;
@@ -4794,20 +5464,35 @@ export interface operations {
     SearchAudit: {
         parameters: {
             query?: {
-                /** @description an action, or what stands before its dot */
+                /** @description An action, or what stands before its dot. */
                 action?: string | null;
-                /** @description user id or name */
+                /** @description A user's id or name. */
                 actor?: string | null;
+                /** @description The `seq` beyond which the page begins. */
                 after?: number;
+                /** @description A session or an API key. */
+                credential_id?: string | null;
                 limit?: number;
-                /** @description id or UID of the object */
+                /** @description Id or UID of the object. */
                 object?: string | null;
+                object_kind?: string | null;
+                /** @description Oldest or newest records first. */
+                order?: "oldest" | "newest";
+                /** @description success, denied, not-found or failure. */
                 outcome?: string | null;
-                /** @description the pseudonym that another record tells */
+                /** @description The pseudonym that another record tells. */
                 patient?: string | null;
                 project_id?: string | null;
+                /** @description Part of the reason's text. */
+                reason?: string | null;
+                request_id?: string | null;
                 since?: string | null;
+                /** @description A network address. */
+                source?: string | null;
+                study_instance_uid?: string | null;
                 until?: string | null;
+                /** @description Count all that matches as well. */
+                with_total?: boolean;
             };
             header?: never;
             path?: never;
@@ -4821,7 +5506,280 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_annotomy.ops.audit_routes.AuditLine_"];
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_search.AuditLine_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ExportAudit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExportRequest"];
+            };
+        };
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ReportOnAudit: {
+        parameters: {
+            query: {
+                project_id?: string | null;
+                since: string;
+                until: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAuditReviews: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_review.Review_"];
+                };
+            };
+        };
+    };
+    GetAuditReview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Review"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetAuditReviewPage: {
+        parameters: {
+            query?: {
+                /** @description Default: the server's. */
+                language?: "en" | "ko" | null;
+            };
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    SignAuditReview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                month: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Signature"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Review"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ListAuditSegments: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.ops.audit_segments.Segment_"];
+                };
+            };
+        };
+    };
+    RetrieveAuditSegment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -5462,6 +6420,103 @@ export interface operations {
             };
         };
     };
+    ListGlobalRoles: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.GlobalRole_"];
+                };
+            };
+        };
+    };
+    GrantGlobalRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewGlobalRole"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GlobalRole"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    WithdrawGlobalRole: {
+        parameters: {
+            query?: {
+                reason?: string;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListGroups: {
         parameters: {
             query?: never;
@@ -5870,6 +6925,86 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ProjectLabel"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetMemberMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                q?: string;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberMatrix"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeMemberMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MemberMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -6319,6 +7454,46 @@ export interface operations {
             };
         };
     };
+    FindCandidates: {
+        parameters: {
+            query: {
+                /** @description a part of the name, two characters or more */
+                search: string;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.Candidate_"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
     ListProjectGroups: {
         parameters: {
             query?: never;
@@ -6415,6 +7590,174 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetDataMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                level?: "study" | "series";
+                q?: string;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DataMatrix"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeDataMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DataMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    GetRoleMatrix: {
+        parameters: {
+            query?: {
+                column_cursor?: string | null;
+                column_limit?: number;
+                row_cursor?: string | null;
+                row_limit?: number;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoleMatrix"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    ChangeRoleMatrix: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RoleMatrixChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MatrixResult"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {
@@ -6714,6 +8057,47 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    PreviewDraftRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DraftPreview"];
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -7092,10 +8476,32 @@ export interface operations {
             };
         };
     };
+    ListRuleAttributes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.RuleAttribute_"];
+                };
+            };
+        };
+    };
     ListSegmentations: {
         parameters: {
             query?: {
                 cursor?: string | null;
+                /** @description The deleted ones, instead of those that stand */
+                deleted?: boolean;
                 limit?: number;
                 project_id?: string | null;
                 series_instance_uid?: string | null;
@@ -7231,6 +8637,44 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Segmentation"];
                 };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        status_code: number;
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                    };
+                };
+            };
+        };
+    };
+    DeleteSegmentation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of the version that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Bad request syntax or unsupported method */
             400: {

@@ -695,6 +695,7 @@ create table segmentations (
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
+  deleted_at timestamptz,                      -- the present version says that it is gone; any earlier one can be restored
   version integer not null default 1
 );
 create index segmentations_newest on segmentations (project_id, created_at desc, id desc);
@@ -708,6 +709,7 @@ create table segmentation_versions (
   shape_kji integer[] not null,
   affine_lps double precision[] not null,      -- 16 numbers, row by row: voxel index (i, j, k, 1) to LPS mm
   sop_instance_uid text collate "C",           -- the DICOM SEG of this version in the archive; null: none was written
+  deleted boolean not null default false,
   why text not null default '',
   created_by uuid not null references users,
   created_at timestamptz not null default now(),
