@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     actor_name: str
     actor_kind: str
     session_id: UUID | None
-    """The session, or the share link (`actor_kind` says which) that it was done with."""
     key_id: UUID | None
+    """The API key, or the share link (`actor_kind` says which), that it was done with."""
     source: str
     action: str
     object_kind: str
@@ -77,8 +77,8 @@ def record_of(actor: Actor, entry: Entry, *, patient: str = "") -> Record:
         actor_id=actor.user_id,
         actor_name=_text(actor.name),
         actor_kind=actor.kind,
-        session_id=actor.session_id or actor.share_link_id,
-        key_id=actor.key_id,
+        session_id=actor.session_id,
+        key_id=actor.key_id or actor.share_link_id,
         source=_text(origin.source),
         action=entry.action,
         object_kind=entry.object_kind,

@@ -326,9 +326,9 @@ async def test_every_step_of_a_link_is_audited_with_the_link_as_credential(share
     await shared.application.app.state.audit_queue.drain()
     await shared.application.app.state.audit_chain.append_all()
     async with shared.application.services.db.read(SYSTEM) as tx:
-        rows = await tx.fetch("select action, outcome, actor_kind, session_id::text, patient from audit order by seq")
-    by_link = [(row["action"], row["outcome"]) for row in rows if row["session_id"] == link["id"]]
-    assert {row["actor_kind"] for row in rows if row["session_id"] == link["id"]} == {"share_link"}
+        rows = await tx.fetch("select action, outcome, actor_kind, key_id::text, patient from audit order by seq")
+    by_link = [(row["action"], row["outcome"]) for row in rows if row["key_id"] == link["id"]]
+    assert {row["actor_kind"] for row in rows if row["key_id"] == link["id"]} == {"share_link"}
     for expected in (
         ("share_link.refused", "success"),
         ("share_link.used", "success"),

@@ -161,8 +161,8 @@ async def find_api_key(services: Services, key: str) -> KnownKey:
         name=row["username"],
         kind="api_key",
         is_admin=row["is_admin"],
-        key_id=row["id"],
         project_ids=None if row["project_ids"] is None else frozenset(row["project_ids"]),
+        key_id=row["id"],
         scopes=None if row["scopes"] is None else frozenset(row["scopes"]),
     )
     return KnownKey(actor, tuple(row["addresses"]), row["expires_at"])

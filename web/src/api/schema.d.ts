@@ -1261,23 +1261,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/projects/{project_id}/candidates": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** FindCandidates */
-        get: operations["FindCandidates"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/projects/{project_id}/groups": {
         parameters: {
             query?: never;
@@ -1446,8 +1429,7 @@ export interface paths {
         /** Preview */
         get: operations["PreviewRules"];
         put?: never;
-        /** PreviewDraft */
-        post: operations["PreviewDraftRules"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1551,23 +1533,6 @@ export interface paths {
         };
         /** ListRoles */
         get: operations["ListRoles"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/rule-attributes": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** RuleAttributes */
-        get: operations["ListRuleAttributes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2625,16 +2590,6 @@ export interface components {
             patients: number;
             downloads: number;
         };
-        /** Candidate */
-        Candidate: {
-            /** @enum {string} */
-            kind: "user" | "group";
-            /** Format: uuid */
-            id: string;
-            name: string;
-            display_name: string;
-            member: boolean;
-        };
         /** CellResult */
         CellResult: {
             /** @enum {string} */
@@ -2713,12 +2668,6 @@ export interface components {
             /** Format: date-time */
             saved_at: string;
             bytes: number;
-        };
-        /** DraftPreview */
-        DraftPreview: {
-            /** Format: uuid */
-            user_id: string;
-            rules: components["schemas"]["NewRule"][];
         };
         /** Edit */
         Edit: {
@@ -2947,7 +2896,6 @@ export interface components {
             display_name: string;
             is_admin: boolean;
             projects: components["schemas"]["Membership"][];
-            global_roles: string[];
         };
         /** Measurement */
         Measurement: {
@@ -3363,12 +3311,6 @@ export interface components {
             next: string | null;
             total: number | null;
         };
-        /** Page[Candidate] */
-        "Page_annotomy.projects.schemas.Candidate_": {
-            items: components["schemas"]["Candidate"][];
-            next: string | null;
-            total: number | null;
-        };
         /** Page[GlobalRole] */
         "Page_annotomy.projects.schemas.GlobalRole_": {
             items: components["schemas"]["GlobalRole"][];
@@ -3414,12 +3356,6 @@ export interface components {
         /** Page[RuleAnswer] */
         "Page_annotomy.projects.schemas.RuleAnswer_": {
             items: components["schemas"]["RuleAnswer"][];
-            next: string | null;
-            total: number | null;
-        };
-        /** Page[RuleAttribute] */
-        "Page_annotomy.projects.schemas.RuleAttribute_": {
-            items: components["schemas"]["RuleAttribute"][];
             next: string | null;
             total: number | null;
         };
@@ -3820,14 +3756,6 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             version: number;
-        };
-        /** RuleAttribute */
-        RuleAttribute: {
-            name: string;
-            /** @enum {string} */
-            level: "STUDY" | "SERIES" | "INSTANCE";
-            /** @enum {string} */
-            kind: "text" | "date" | "age" | "number";
         };
         /** RuleChange */
         RuleChange: {
@@ -7454,46 +7382,6 @@ export interface operations {
             };
         };
     };
-    FindCandidates: {
-        parameters: {
-            query: {
-                /** @description a part of the name, two characters or more */
-                search: string;
-            };
-            header?: never;
-            path: {
-                project_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.Candidate_"];
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
     ListProjectGroups: {
         parameters: {
             query?: never;
@@ -8084,47 +7972,6 @@ export interface operations {
             };
         };
     };
-    PreviewDraftRules: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                project_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["DraftPreview"];
-            };
-        };
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Preview"];
-                };
-            };
-            /** @description Bad request syntax or unsupported method */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        status_code: number;
-                        detail: string;
-                        extra?: null | {
-                            [key: string]: unknown;
-                        } | unknown[];
-                    };
-                };
-            };
-        };
-    };
     DeleteRule: {
         parameters: {
             query?: never;
@@ -8472,26 +8319,6 @@ export interface operations {
                             [key: string]: unknown;
                         } | unknown[];
                     };
-                };
-            };
-        };
-    };
-    ListRuleAttributes: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Request fulfilled, document follows */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.RuleAttribute_"];
                 };
             };
         };
