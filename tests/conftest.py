@@ -6,7 +6,12 @@ import pytest
 
 from tests.support import postgres
 
-pytest_plugins = ["tests.support.application", "tests.support.browser", "tests.support.dicom_listener"]
+pytest_plugins = [
+    "tests.support.application",
+    "tests.support.browser",
+    "tests.support.dicom_listener",
+    "tests.access.world",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Writes docs/reference/{settings,commands,problems,http,roles}.md from the code, in one place for everyone who looks things up.
+"""Writes docs/reference/{settings,commands,problems,http,roles,rules}.md from the code, in one place for everyone who looks things up.
 
 `python tools/reference.py` writes; `--check` compares, names what differs and exits 1.
 """
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, get_args, cast
 
 import click
 
@@ -151,6 +151,43 @@ def roles_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+_EFFECTS = {
+    "ALLOW": "what it matches is seen, unless LIMIT or DENY say otherwise",
+    "LIMIT": "of what is allowed, only what a LIMIT matches is seen",
+    "DENY": "what it matches is not seen, whatever else is said",
+}
+_OPERATORS = {
+    "EQ": "a value of the attribute is `value`",
+    "NE": "the negation of EQ, also where the attribute is missing",
+    "CONTAINS": "a value contains `value`",
+    "RANGE": "a value lies between the two of `value`, both included; dates, ages and numbers by their order",
+    "IN": "a value is one of `value`",
+    "PRESENT": "the attribute has a value (`true`) or none (`false`)",
+}
+_LEVELS = {
+    "STUDY": "decides about the whole study",
+    "SERIES": "decides about each series by itself",
+    "INSTANCE": "decides about each instance by itself",
+}
+
+
+def rules_page() -> str:
+    """What a rule of a project may be made of. A word that the code knows and that is not explained here is a KeyError."""
+    from annotomy.projects.attributes import ATTRIBUTES
+    from annotomy.projects.visibility import Effect, Level, Operator
+
+    lines = [NOTE, "# Rules", "", "Together they mean what [access](../explanation/access.md) says."]
+    for title, words, told in (
+        ("effect", get_args(Effect), _EFFECTS),
+        ("level", get_args(Level), _LEVELS),
+        ("operator", get_args(Operator), _OPERATORS),
+    ):
+        lines += ["", f"| {title} | means |", "|---|---|", *(f"| `{word}` | {told[word]} |" for word in words)]
+    lines += ["", "| attribute | of each | compared as |", "|---|---|---|"]
+    lines += [f"| `{name}` | {one.table} | {one.kind} |" for name, one in ATTRIBUTES.items()]
+    return "\n".join(lines) + "\n"
+
+
 def _handlers(route: Any) -> Iterator[tuple[str, Any, list[str]]]:
     handlers = getattr(route, "route_handlers", None) or [route.route_handler]
     for handler in handlers:
@@ -169,6 +206,7 @@ def main() -> int:
         "problems.md": problems_page(),
         "http.md": http_page(),
         "roles.md": roles_page(),
+        "rules.md": rules_page(),
     }
     behind = [
         name

@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx, WriteTx, unrestricted
+from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.origin import ORIGIN
 
 KEY_BYTES = 32
@@ -104,8 +104,7 @@ async def record_all(tx: WriteTx, entries: Sequence[Entry]) -> None:
     studies = sorted({one.study_instance_uid for one in entries if one.study_instance_uid is not None})
     patients: dict[str, str] = {}
     if studies:
-        async with unrestricted(tx):  # the actor may just have lost sight of it
-            patients = await pseudonyms(tx, key, studies)
+        patients = await pseudonyms(tx, key, studies)
     await write_records(
         tx, [record_of(tx.actor, one, patient=patients.get(one.study_instance_uid or "", "")) for one in entries]
     )
@@ -121,11 +120,11 @@ async def write_records(tx: WriteTx, records: Sequence[Record]) -> None:
 
 
 async def pseudonyms(tx: ReadTx, key: bytes, study_instance_uids: list[str]) -> dict[str, str]:
-    """For each study a pseudonym of its patient: the same for all studies of a Patient ID, and only the key tells which."""
-    rows = await tx.fetch(
-        "select study_instance_uid, patient_id from studies where study_instance_uid = any($1) and patient_id <> ''",
-        study_instance_uids,
-    )
+    """For each study a pseudonym of its patient: the same for all studies of a Patient ID, and only the key tells which.
+
+    Also of studies that the actor does not see: they may just have lost sight of one.
+    """
+    rows = await tx.fetch("select study_instance_uid, patient_id from patients_of($1)", study_instance_uids)
     patient_key = derived_key(key, b"patient")
     return {
         row["study_instance_uid"]: hmac.digest(patient_key, row["patient_id"].encode(), "sha256").hex()[:32]

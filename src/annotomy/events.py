@@ -43,12 +43,11 @@ async def emit(tx: WriteTx, event: Event) -> None:
         event.object_id if event.object_kind == "study" else event.data.get("study_instance_uid")
     )
     await tx.execute(
-        "insert into events (type, actor_id, actor_name, project_id, object_kind, object_id, study_instance_uid,"
-        " series_instance_uid, data) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "with made as (insert into events (type, actor_id, actor_name, project_id, object_kind, object_id, study_instance_uid,"
+        " series_instance_uid, data) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)) select pg_notify($10, '')",
         event.type, tx.actor.user_id, tx.actor.name, event.project_id, event.object_kind, event.object_id, study,
-        event.series_instance_uid or event.data.get("series_instance_uid"), event.data,
+        event.series_instance_uid or event.data.get("series_instance_uid"), event.data, CHANNEL,
     )  # fmt: skip
-    await tx.execute("select pg_notify($1, '')", CHANNEL)
     entry = Entry(
         action=event.type,
         object_kind=event.object_kind,

@@ -174,3 +174,10 @@ async def test_no_other_site_may_read_answers(application: Application) -> None:
         "/api/v1/projects", headers={"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "GET"}
     )
     assert "access-control-allow-origin" not in preflight.headers
+
+
+async def test_a_request_id_that_could_forge_a_log_line_is_not_taken(application: Application) -> None:
+    for given, taken in (("abc-1.2_3", True), ('a" status=200', False), ("x" * 65, False), ("", False)):
+        answer = await application.client.get("/api/v1/auth/ways", headers={"X-Request-ID": given})
+        assert (answer.headers["x-request-id"] == given) is taken
+        assert answer.headers["x-request-id"]

@@ -8,6 +8,7 @@ from litestar.params import JSONBody
 from annotomy.actor import Actor
 from annotomy.annotations import batch
 from annotomy.annotations.batch import BatchAnswer, CreateBatch, DeleteBatch, EditBatch, StepBatch
+from annotomy.annotations.errors import BatchRefused
 from annotomy.annotations.routes import AnyRequest, IdempotencyKey, bytes_of
 from annotomy.http.idempotency import Keyed, keyed
 from annotomy.services import Services
@@ -19,7 +20,13 @@ async def _asked(actor: Actor, path: str, key: str | None, request: AnyRequest) 
     return keyed(actor, f"POST {path}", key, await request.body()) if key else None
 
 
-@post("/", status_code=200, operation_id="CreateAnnotations", opt={"permission": "annotation.write"}, responses=ANSWER)
+@post(
+    "/",
+    status_code=200,
+    operation_id="CreateAnnotations",
+    opt={"problems": [BatchRefused], "permission": "annotation.write"},
+    responses=ANSWER,
+)
 async def create(
     data: JSONBody[CreateBatch],
     request: AnyRequest,
@@ -31,7 +38,13 @@ async def create(
     return bytes_of(await batch.create_batch(services, actor, data, asked=asked))
 
 
-@post("/edit", status_code=200, operation_id="EditAnnotations", opt={"permission": "annotation.edit"}, responses=ANSWER)
+@post(
+    "/edit",
+    status_code=200,
+    operation_id="EditAnnotations",
+    opt={"problems": [BatchRefused], "permission": "annotation.edit"},
+    responses=ANSWER,
+)
 async def edit(
     data: JSONBody[EditBatch],
     request: AnyRequest,
@@ -48,7 +61,7 @@ async def edit(
     "/delete",
     status_code=200,
     operation_id="DeleteAnnotations",
-    opt={"permission": "annotation.delete"},
+    opt={"problems": [BatchRefused], "permission": "annotation.delete"},
     responses=ANSWER,
 )
 async def remove(
@@ -63,7 +76,11 @@ async def remove(
 
 
 @post(
-    "/step", status_code=200, operation_id="ReviewAnnotations", opt={"permission": "annotation.edit"}, responses=ANSWER
+    "/step",
+    status_code=200,
+    operation_id="ReviewAnnotations",
+    opt={"problems": [BatchRefused], "permission": "annotation.edit"},
+    responses=ANSWER,
 )
 async def step(
     data: JSONBody[StepBatch],

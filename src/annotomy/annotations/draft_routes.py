@@ -15,7 +15,7 @@ from annotomy.services import Services
 Study = Annotated[Uid, QueryParameter(name="study_instance_uid", description="The study that is worked on.")]
 
 
-@put("/{key:str}", operation_id="SaveAnnotationDraft", opt={"permission": "own"})
+@put("/{key:str}", operation_id="SaveAnnotationDraft", opt={"takes": ["application/json"], "permission": "own"})
 async def save(
     key: FromPath[str],
     request: Request[Any, Any, Any],

@@ -11,6 +11,7 @@ from litestar.params import FromQuery, QueryParameter
 from annotomy.actor import Actor
 from annotomy.annotations import export, intake
 from annotomy.annotations.batch import BatchAnswer, Result
+from annotomy.annotations.errors import UnreadableReport
 from annotomy.annotations.export import MEDIA_TYPES, Format
 from annotomy.annotations.list_routes import provide_filter
 from annotomy.annotations.query import Filter
@@ -30,7 +31,12 @@ class StoredReport(msgspec.Struct, frozen=True):
     """Annotations that a report has no place for."""
 
 
-@get("/export", operation_id="ExportAnnotations", opt={"permission": "annotation.read"}, exclude_from_compression=True)
+@get(
+    "/export",
+    operation_id="ExportAnnotations",
+    opt={"permission": "annotation.read", "gives": ["application/json", "text/csv", "application/dicom"]},
+    exclude_from_compression=True,
+)
 async def export_(
     asked: NamedDependency[Filter],
     actor: NamedDependency[Actor],
@@ -50,7 +56,11 @@ async def export_(
     return Response(made.body, media_type=MEDIA_TYPES[form], headers=headers)
 
 
-@post("/export/sr", operation_id="StoreAnnotationReport", opt={"permission": "study.store"})
+@post(
+    "/export/sr",
+    operation_id="StoreAnnotationReport",
+    opt={"problems": [UnreadableReport], "permission": "study.store"},
+)
 async def store_report(
     asked: NamedDependency[Filter], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> StoredReport:
@@ -65,7 +75,11 @@ async def store_report(
     "/import",
     status_code=200,
     operation_id="ImportAnnotations",
-    opt={"permission": "annotation.write"},
+    opt={
+        "takes": ["application/json", "application/dicom"],
+        "problems": [UnreadableReport],
+        "permission": "annotation.write",
+    },
     request_max_body_size=intake.MAX_REPORT_BYTES,
 )
 async def import_(

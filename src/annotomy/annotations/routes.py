@@ -11,6 +11,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from annotomy.actor import Actor
 from annotomy.annotations import history, service
 from annotomy.annotations.annotate import create_annotation, edit_annotation
+from annotomy.annotations.errors import InvalidAnnotation
 from annotomy.annotations.schemas import Annotation, NewAnnotation, Restore, Version, VersionEntry
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.idempotency import Answer, keyed
@@ -33,7 +34,7 @@ def bytes_of(answer: Answer) -> Response[bytes]:
 @post(
     "/",
     operation_id="CreateAnnotation",
-    opt={"permission": "annotation.write"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.write"},
     responses={201: ResponseSpec(data_container=Annotation, generate_examples=False)},
 )
 async def create(
@@ -60,7 +61,7 @@ async def read(
 @patch(
     "/{annotation_id:uuid}",
     operation_id="EditAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
     responses=ANNOTATION_ANSWER,
 )
 async def edit(
@@ -102,7 +103,7 @@ async def remove(
     "/{annotation_id:uuid}/restore",
     status_code=200,
     operation_id="RestoreAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
 )
 async def restore(
     annotation_id: FromPath[UUID],
@@ -137,7 +138,7 @@ async def _step(
     "/{annotation_id:uuid}/submit",
     status_code=200,
     operation_id="SubmitAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
 )
 async def submit(
     annotation_id: FromPath[UUID],
@@ -150,7 +151,12 @@ async def submit(
     return await _step(services, actor, annotation_id, "submit", data, if_match)
 
 
-@post("/{annotation_id:uuid}/approve", status_code=200, operation_id="ApproveAnnotation", opt={"permission": "review"})
+@post(
+    "/{annotation_id:uuid}/approve",
+    status_code=200,
+    operation_id="ApproveAnnotation",
+    opt={"problems": [InvalidAnnotation], "permission": "review"},
+)
 async def approve(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -162,7 +168,12 @@ async def approve(
     return await _step(services, actor, annotation_id, "approve", data, if_match)
 
 
-@post("/{annotation_id:uuid}/reject", status_code=200, operation_id="RejectAnnotation", opt={"permission": "review"})
+@post(
+    "/{annotation_id:uuid}/reject",
+    status_code=200,
+    operation_id="RejectAnnotation",
+    opt={"problems": [InvalidAnnotation], "permission": "review"},
+)
 async def reject(
     annotation_id: FromPath[UUID],
     actor: NamedDependency[Actor],
@@ -178,7 +189,7 @@ async def reject(
     "/{annotation_id:uuid}/reopen",
     status_code=200,
     operation_id="ReopenAnnotation",
-    opt={"permission": "annotation.edit"},
+    opt={"problems": [InvalidAnnotation], "permission": "annotation.edit"},
 )
 async def reopen(
     annotation_id: FromPath[UUID],

@@ -13,7 +13,6 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -23,7 +22,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from annotomy.actor import Actor
-from annotomy.archive.retrieve import MAX_HEADER_BYTES, InstanceLocation, frame_tables, headers
+from annotomy.archive.retrieve import MAX_HEADER_BYTES, FrameSource, InstanceLocation, frame_tables, headers
 from annotomy.dicom.decoding import Piece, Ready, Reply, Task, receive, send
 from annotomy.dicom.pixels import PixelError
 from annotomy.errors import Unavailable
@@ -39,18 +38,11 @@ START_S: Final = 60.0
 """Imports on a machine that is busy."""
 MAX_WAITING: Final = 64
 """Tasks of one process that run or wait; more are refused, since each holds its frame's bytes."""
+SMALL_BYTES: Final = 1 << 20
+"""Frames up to this are read at once; larger ones stream through in pieces."""
 MAX_INPUT_BYTES: Final = 1 << 30
 """Pixel data of one task: a frame, or a whole deflated or big-endian file."""
 _DTYPES = frozenset({"|u1", "|i1", "|b1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8"})
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSource:
-    """An instance whose frames may be decoded: where it lies, its header (zstd), its table of frames."""
-
-    at: InstanceLocation
-    header: bytes
-    ranges: list[tuple[int, int]]
 
 
 async def frame_sources(services: Services, actor: Actor, located: list[InstanceLocation]) -> list[FrameSource]:
@@ -98,10 +90,17 @@ async def _run(
 ) -> bytes | NDArray[Any]:
     with _pool().place(), _anonymous_file() as given, _anonymous_file() as result:
         if source.ranges:
-            header = await asyncio.to_thread(_plain, source.header)
-            await asyncio.to_thread(_write_all, given.fileno(), header)
-            pieces = [await _copy_piece(services, source, index, given.fileno()) for index in indices]
-            task = Task(make=make, header_bytes=len(header), pieces=pieces, **options)
+            if (
+                sum(source.ranges[index][1] for index in indices) <= SMALL_BYTES
+            ):  # each step aside costs more than the copy
+                frames = [await services.blobs.read(source.at.blob_address, *source.ranges[index]) for index in indices]
+                header_bytes = await asyncio.to_thread(_write_small, given.fileno(), source.header, frames)
+            else:
+                header_bytes = await asyncio.to_thread(_write_small, given.fileno(), source.header, [])
+                for index in indices:
+                    await _copy(services, source.at, *source.ranges[index], given.fileno())
+            pieces = [_piece(source, index) for index in indices]
+            task = Task(make=make, header_bytes=header_bytes, pieces=pieces, **options)
         else:
             await _copy(services, source.at, 0, source.at.blob_size, given.fileno())
             task = Task(make=make, header_bytes=source.at.blob_size, indices=list(indices), **options)
@@ -113,9 +112,16 @@ def _plain(header: bytes) -> bytes:
     return zstandard.ZstdDecompressor().decompress(header, max_output_size=MAX_HEADER_BYTES)
 
 
-async def _copy_piece(services: Services, source: FrameSource, index: int, given: int) -> Piece:
-    start, length = source.ranges[index]
-    await _copy(services, source.at, start, length, given)
+def _write_small(given: int, header: bytes, frames: list[bytes]) -> int:
+    """The header's length."""
+    plain = _plain(header)
+    for data in (plain, *frames):
+        _write_all(given, data)
+    return len(plain)
+
+
+def _piece(source: FrameSource, index: int) -> Piece:
+    _, length = source.ranges[index]
     # Frames of one bit may begin inside a byte: each range is then the whole element (`dicom/frames.py`).
     shared = len(source.ranges) > 1 and source.ranges[0] == source.ranges[1]
     return Piece(length=length, index=index if shared else 0, frames=len(source.ranges) if shared else 1)

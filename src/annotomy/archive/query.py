@@ -12,9 +12,15 @@ from typing import Any, Literal
 from annotomy.archive.parse import name_key
 from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest
-from annotomy.projects.access import visible_instances, visible_series, visible_studies
+from annotomy.projects.access import visible_instances, visible_page, visible_series, visible_studies
 
 Level = Literal["study", "series", "instance"]
+_NARROW = frozenset(
+    {"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID", "AccessionNumber", "PatientName"}
+)
+"""Keys with an index of their own, which leaves little to sort: other questions walk what the asker sees, newest first."""
+MIN_NARROW_PREFIX = 3
+"""Characters before a wildcard; less is nearly everybody."""
 MAX_RESULTS = 5000
 """Rows of one answer; a client pages on with offset."""
 
@@ -66,12 +72,13 @@ MATCHABLE = {**_STUDY_COLUMNS, **_SERIES_COLUMNS, **_INSTANCE_COLUMNS}
 
 @dataclass(frozen=True, slots=True)
 class _LevelSql:
-    """`order` are columns and expressions; a page is cut first, then what is visible inside of its rows is counted."""
+    """`order` are columns and directions; a page is cut first, then what is visible inside of its rows is counted."""
 
     source: str
     selected: str
     visible: str
     order: tuple[str, ...]
+    depth: int
     counted: str = ""
 
 
@@ -83,12 +90,13 @@ _SEEN_IN_SERIES = (
 )
 _STUDY_ORDER = ("st.study_at desc", "st.id desc")
 _LEVELS: dict[Level, _LevelSql] = {
-    "study": _LevelSql("studies st", "", visible_studies("st.id"), _STUDY_ORDER),
+    "study": _LevelSql("studies st", "", visible_studies("st.id"), _STUDY_ORDER, 0),
     "series": _LevelSql(
         "studies st join series se on se.study_id = st.id",
         ", se.id as series_id, se.attributes as series",
         visible_series("se"),
         (*_STUDY_ORDER, "se.series_number nulls last", "se.id"),
+        1,
         counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
     "instance": _LevelSql(
@@ -96,6 +104,7 @@ _LEVELS: dict[Level, _LevelSql] = {
         ", se.id as series_id, se.attributes as series, i.attributes as instance, i.transfer_syntax_uid",
         visible_instances("i"),
         (*_STUDY_ORDER, "se.series_number nulls last", "se.id", "i.instance_number nulls last", "i.id"),
+        2,
         counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
 }
@@ -115,7 +124,8 @@ cross join lateral (
 async def query(tx: ReadTx, asked: Query) -> QueryResult:
     """Raises BadRequest for a value that the key's form does not allow."""
     level = _LEVELS[asked.level]
-    conditions, values = [level.visible], list[Any]()
+    conditions, values = list[str](), list[Any]()
+    narrow = False
     for keyword, value in asked.match.items():
         column = _STUDY_COLUMNS.get(keyword)
         if column is None and asked.level == "study" and keyword in (_SERIES_COLUMNS | _INSTANCE_COLUMNS):
@@ -127,24 +137,34 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
         )
         if column is not None and value not in ("", "*"):
             conditions.append(_condition(keyword, column, value, values))
-    values += [min(asked.limit, MAX_RESULTS), asked.offset]
-    keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
-    outer = ", ".join(f"p.o{n} {one.partition(' ')[2]}" for n, one in enumerate(level.order))
-    rows = await tx.fetch(
-        f"select p.*, c.*{level.counted} from (select st.id as study_id, st.attributes as study,"
-        " st.modalities as all_modalities, st.series_count as all_series, st.instance_count as all_instances,"
-        f" {keys}{level.selected} from {level.source} where {' and '.join(conditions)} order by {', '.join(level.order)}"
-        f" limit ${len(values) - 1} offset ${len(values)}) p {_STUDY_COUNTS} order by {outer}",
-        *values,
+            narrow |= keyword in _NARROW and len(re.split(r"[*?]", value, maxsplit=1)[0]) >= MIN_NARROW_PREFIX
+    # Both numbers stand in the text: with parameters the planner would expect a tenth of all rows, and plan each time anew.
+    limit, offset = min(asked.limit, MAX_RESULTS), asked.offset
+    columns = (
+        "st.id as study_id, st.attributes as study, st.modalities as all_modalities, st.series_count as all_series,"
+        f" st.instance_count as all_instances{level.selected}"
     )
+    if narrow:
+        keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
+        page = (
+            f"select {keys}, {columns} from {level.source} where {' and '.join((level.visible, *conditions))}"
+            f" order by {', '.join(level.order)} limit {limit} offset {offset}"
+        )
+    else:
+        # The range of days once more, where the walk can begin and end by it.
+        days = [one.replace("st.study_at", "pi.study_at") for one in conditions]
+        page = visible_page(level.depth, columns, days, level.order, limit=limit, offset=offset)
+    outer = ", ".join(f"p.o{n} {one.partition(' ')[2]}" for n, one in enumerate(level.order))
+    rows = await tx.fetch(f"select p.*, c.*{level.counted} from ({page}) p {_STUDY_COUNTS} order by {outer}", *values)
     return QueryResult([_to_json(asked.level, row) for row in rows])
 
 
 def _condition(keyword: str, column: tuple[str, str], value: str, values: list[Any]) -> str:
     name, kind = column
     if kind == "uid":
-        values.append([uid for uid in re.split(r"[\\,]", value) if uid])
-        return f"{name} = any(${len(values)})"
+        uids = [uid for uid in re.split(r"[\\,]", value) if uid]
+        values.append(uids[0] if len(uids) == 1 else uids)  # one is estimated as one
+        return f"{name} = ${len(values)}" if len(uids) == 1 else f"{name} = any(${len(values)})"
     if kind == "array":
         values.append([item for item in re.split(r"[\\,]", value) if item])
         at = f"${len(values)}::text[]"
@@ -200,7 +220,12 @@ def _date_range(keyword: str, name: str, value: str, values: list[Any]) -> str:
     for text, operator in ((first, ">=" if dash else "="), (last, "<=")):
         if text:
             values.append(_day(keyword, text))
-            parts.append(f"{name} {operator} ${len(values)}")
+            at = f"${len(values)}"
+            parts.append(f"{name} {operator} {at}")
+            if keyword == "StudyDate" and operator != "<=":  # the days of the order, which has an index
+                parts.append(f"st.study_at >= {at}::date::timestamp")
+            if keyword == "StudyDate" and operator != ">=":
+                parts.append(f"st.study_at < {at}::date::timestamp + interval '1 day'")
     return " and ".join(parts) or "true"
 
 

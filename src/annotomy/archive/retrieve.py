@@ -71,6 +71,51 @@ async def locate(
     return [InstanceLocation(**dict(row)) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """An instance whose frames may be decoded: where it lies, its header (zstd), its table of frames.
+
+    The table has (offset, length) of each frame in the blob; empty when frames are reached only by reading the whole file.
+    """
+
+    at: InstanceLocation
+    header: bytes
+    ranges: list[tuple[int, int]]
+
+
+async def locate_frames(
+    tx: ReadTx, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+) -> tuple[InstanceLocation, list[tuple[int, int]]]:
+    """One instance that the actor may see and its table of frames. Raises NotFound."""
+    at, row = await _locate_one(tx, "h.frames", study_instance_uid, series_instance_uid, sop_instance_uid)
+    return at, _table(row["frames"])
+
+
+async def locate_source(
+    tx: ReadTx, *, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+) -> FrameSource:
+    """One instance that the actor may see, ready to be decoded. Raises NotFound."""
+    at, row = await _locate_one(tx, "h.frames, h.header", study_instance_uid, series_instance_uid, sop_instance_uid)
+    return FrameSource(at, row["header"], _table(row["frames"]))
+
+
+async def _locate_one(
+    tx: ReadTx, columns: str, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+) -> tuple[InstanceLocation, Any]:
+    row = await tx.fetchrow(
+        f"{_SELECT}, {columns}{_FROM} join instance_headers h on h.instance_id = i.id where {visible_instances('i')}"
+        " and st.study_instance_uid = $1 and se.series_instance_uid = $2 and i.sop_instance_uid = $3",
+        study_instance_uid, series_instance_uid, sop_instance_uid,
+    )  # fmt: skip
+    if row is None:
+        raise NotFound("There is no such study, series or instance.")
+    return InstanceLocation(*(row[name] for name in InstanceLocation.__slots__)), row
+
+
+def _table(packed: bytes) -> list[tuple[int, int]]:
+    return list(struct.iter_unpack("<QQ", packed))
+
+
 async def headers(tx: ReadTx, locations: list[InstanceLocation]) -> list[bytes]:
     """The stored header of each, still compressed."""
     rows = await tx.fetch(
@@ -89,7 +134,7 @@ def read_header(compressed: bytes) -> FileDataset:
 async def frame_ranges(tx: ReadTx, location: InstanceLocation) -> list[tuple[int, int]]:
     """(offset, length) of each frame in the blob; empty when frames are reached only by reading the whole file."""
     packed: bytes = await tx.fetchval("select frames from instance_headers where instance_id = $1", location.id)
-    return list(struct.iter_unpack("<QQ", packed))
+    return _table(packed)
 
 
 async def frame_tables(tx: ReadTx, locations: list[InstanceLocation]) -> list[list[tuple[int, int]]]:
@@ -98,7 +143,7 @@ async def frame_tables(tx: ReadTx, locations: list[InstanceLocation]) -> list[li
         "select instance_id, frames from instance_headers where instance_id = any($1)", [at.id for at in locations]
     )
     by_id = {row["instance_id"]: row["frames"] for row in rows}
-    return [list(struct.iter_unpack("<QQ", by_id[at.id])) for at in locations]
+    return [_table(by_id[at.id]) for at in locations]
 
 
 async def read_instance(services: Services, location: InstanceLocation) -> bytes:

@@ -115,6 +115,7 @@ class Database:
             min_size=0,
             max_size=pool_size,
             init=_teach_json,
+            reset=_leave_as_it_is,
             command_timeout=STATEMENT_TIMEOUT_S,
             max_inactive_connection_lifetime=300.0,
         )
@@ -136,6 +137,19 @@ class Database:
 
     async def close(self) -> None:
         await self.pool.close()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[asyncpg.pool.PoolConnectionProxy]:
+        """A bare connection, for what outlives a transaction: a lock of the session. It is given back as if it were new."""
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            try:
+                yield connection
+            finally:
+                try:
+                    await connection.reset(timeout=ACQUIRE_TIMEOUT_S)
+                except BaseException:
+                    connection.terminate()
+                    raise
 
     @asynccontextmanager
     async def read(self, actor: Actor, *, unrestricted: bool = False) -> AsyncGenerator[ReadTx]:
@@ -170,6 +184,12 @@ def _begin(actor: Actor, statement: str, unrestricted: bool) -> str:
 
 def _projects(actor: Actor) -> str:
     return "" if actor.project_ids is None else f"{{{','.join(map(str, actor.project_ids))}}}"
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """Our transactions set what they set with `set local`, and an open one is rolled back by asyncpg itself: a statement that
+    resets the session after each of them would be a round trip for nothing."""
+    del connection
 
 
 async def _end(connection: Any, statement: str) -> None:

@@ -21,7 +21,7 @@ _CONTROLS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "orde
 @get(
     "/dicom-web/studies",
     operation_id="QueryStudies",
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.searched"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.searched", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def studies(
@@ -34,7 +34,7 @@ async def studies(
 @get(
     ["/dicom-web/series", "/dicom-web/studies/{study_instance_uid:str}/series"],
     operation_id=per_level("QuerySeries"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.searched"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.searched", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def series(
@@ -51,7 +51,7 @@ async def series(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances",
     ],
     operation_id=per_level("QueryInstances"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.searched"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.searched", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def instances(

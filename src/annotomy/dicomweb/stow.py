@@ -16,7 +16,7 @@ from annotomy.actor import Actor
 from annotomy.archive.errors import StoreRefused
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.dicom.multipart import MultipartError, boundary_of, read_parts
-from annotomy.errors import BadRequest, TooLarge, Unsupported
+from annotomy.errors import BadRequest, NotFound, TooLarge, Unsupported
 from annotomy.services import Services
 
 IN_MEMORY_BYTES = 16 << 20
@@ -24,13 +24,19 @@ IN_MEMORY_BYTES = 16 << 20
 MAX_PARTS = 100_000
 """Parts of one request: each has a place in the answer. A sender of more sends several requests."""
 DICOM_JSON = "application/dicom+json"
+_STORES = {
+    "permission": "study.store",
+    "takes": ['multipart/related; type="application/dicom"'],
+    "gives": {200: [DICOM_JSON], 202: [DICOM_JSON], 409: [DICOM_JSON]},  # all stored, some refused, all refused
+    "problems": [Unsupported, NotFound],
+}
 
 
 @post(
     "/dicom-web/studies",
     status_code=200,
     operation_id="StoreInstances",
-    opt={"permission": "study.store"},
+    opt=_STORES,
     tags=["dicomweb"],
     request_max_body_size=None,
 )
@@ -48,7 +54,7 @@ async def store(
     "/dicom-web/studies/{study_instance_uid:str}",
     status_code=200,
     operation_id="StoreInstancesOfStudy",
-    opt={"permission": "study.store"},
+    opt=_STORES,
     tags=["dicomweb"],
     request_max_body_size=None,
 )

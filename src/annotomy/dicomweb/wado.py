@@ -14,18 +14,27 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.decode import FrameSource, decode_frames, frame_sources, render
+from annotomy.archive.decode import decode_frames, frame_sources, render
 from annotomy.archive.downloads import admit_download
-from annotomy.archive.retrieve import InstanceLocation, frame_ranges, headers, locate, read_header
+from annotomy.archive.retrieve import (
+    FrameSource,
+    InstanceLocation,
+    headers,
+    locate,
+    locate_frames,
+    locate_source,
+    read_header,
+)
 from annotomy.dicom.attributes import whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
-from annotomy.errors import BadRequest, NotFound, Problem
+from annotomy.errors import BadRequest, NotFound, Problem, Unavailable
 from annotomy.http.openapi import per_level
 from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
 DICOM_JSON = "application/dicom+json"
+MULTIPART = "multipart/related"
 PRIVATE_DAY = {"Cache-Control": "private, max-age=86400"}
 """Instances never change; they are private to who may see them."""
 THUMBNAIL_SIDE = 160
@@ -41,6 +50,14 @@ class NotRendered(Problem):
     status = 406
 
 
+_VIEWS = {
+    "permission": "study.read",
+    "shared": "study.read",
+    "audit": "study.viewed",
+    "problems": [NotRendered, Unavailable],
+}
+
+
 @get(
     [
         "/dicom-web/studies/{study_instance_uid:str}/metadata",
@@ -48,7 +65,7 @@ class NotRendered(Problem):
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
     ],
     operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read"},
+    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
     tags=["dicomweb"],
 )
 async def metadata(
@@ -69,7 +86,13 @@ async def metadata(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}",
     ],
     operation_id=per_level("RetrieveInstances"),
-    opt={"permission": "study.read", "shared": "study.export", "audit": "study.retrieved", "audit_first": True},
+    opt={
+        "permission": "study.read",
+        "shared": "study.export",
+        "audit": "study.retrieved",
+        "audit_first": True,
+        "gives": [MULTIPART],
+    },
     tags=["dicomweb"],
 )
 async def instances(
@@ -104,7 +127,7 @@ async def instances(
     "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}"
     "/frames/{frame_list:str}",
     operation_id="RetrieveFrames",
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": [MULTIPART, "application/octet-stream"]},
     tags=["dicomweb"],
 )
 async def frames(
@@ -114,7 +137,8 @@ async def frames(
     services: NamedDependency[Services],
 ) -> Response[bytes]:
     """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream."""
-    located, ranges = await _instance(request, actor, services)
+    async with services.db.read(actor) as tx:
+        located, ranges = await locate_frames(tx, **_instance(request))
     numbers = _frame_numbers(frame_list, located.number_of_frames)
     bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
     kind = _frame_media_type(syntax)
@@ -122,12 +146,13 @@ async def frames(
     if len(bodies) == 1 and "multipart" not in accept and "application/octet-stream" in accept:
         return Response(bodies[0], media_type="application/octet-stream", headers=PRIVATE_DAY)
     boundary = secrets.token_hex(16)
-    body = bytearray()
+    pieces = list[bytes]()
     for number, frame in enumerate(bodies):
-        body += part_head(boundary, [("Content-Type", f"{kind}; transfer-syntax={syntax}")], first=number == 0) + frame
-    body += message_end(boundary)
+        head = part_head(boundary, [("Content-Type", f"{kind}; transfer-syntax={syntax}")], first=number == 0)
+        pieces += [head, frame]
+    body = b"".join([*pieces, message_end(boundary)])
     media_type = f'multipart/related; type="{kind}"; transfer-syntax={syntax}; boundary={boundary}'
-    return Response(bytes(body), media_type=media_type, headers=PRIVATE_DAY)
+    return Response(body, media_type=media_type, headers=PRIVATE_DAY)
 
 
 @get(
@@ -137,7 +162,7 @@ async def frames(
         "/frames/{frame_list:str}/rendered",
     ],
     operation_id=per_level("RetrieveRendered"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": ["image/jpeg", "image/png"]},
     tags=["dicomweb"],
 )
 async def rendered(
@@ -147,10 +172,11 @@ async def rendered(
     window: Annotated[str | None, QueryParameter(description="centre,width[,function] in modality units")] = None,
 ) -> Response[bytes]:
     """One frame as a PNG or JPEG picture."""
-    located, _ = await _instance(request, actor, services)
-    numbers = _frame_numbers(str(request.path_params.get("frame_list", "1")), located.number_of_frames)
+    async with services.db.read(actor) as tx:
+        source = await locate_source(tx, **_instance(request))
+    numbers = _frame_numbers(str(request.path_params.get("frame_list", "1")), source.at.number_of_frames)
     media_type = "image/png" if "image/png" in request.headers.get("accept", "") else "image/jpeg"
-    return await _picture(services, actor, located, numbers[0], media_type, window=_window(window))
+    return await _picture(services, source, numbers[0], media_type, window=_window(window))
 
 
 @get(
@@ -160,7 +186,7 @@ async def rendered(
         "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/thumbnail",
     ],
     operation_id=per_level("RetrieveThumbnail"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.viewed"},
+    opt=_VIEWS | {"gives": ["image/jpeg"]},
     tags=["dicomweb"],
 )
 async def thumbnail(
@@ -172,18 +198,12 @@ async def thumbnail(
     if not located:
         raise NotFound("There is no picture in it.")
     middle = located[len(located) // 2]
-    return await _picture(
-        services, actor, middle, (middle.number_of_frames + 1) // 2, "image/jpeg", max_side=THUMBNAIL_SIDE
-    )
+    [source] = await frame_sources(services, actor, [middle])
+    return await _picture(services, source, (middle.number_of_frames + 1) // 2, "image/jpeg", max_side=THUMBNAIL_SIDE)
 
 
-async def _instance(
-    request: Request[Any, Any, Any], actor: Actor, services: Services
-) -> tuple[InstanceLocation, list[tuple[int, int]]]:
-    uids = {name: uid for name, uid in request.path_params.items() if name.endswith("_uid")}
-    async with services.db.read(actor) as tx:
-        [located] = await locate(tx, **uids)
-        return located, await frame_ranges(tx, located)
+def _instance(request: Request[Any, Any, Any]) -> dict[str, str]:
+    return {name: uid for name, uid in request.path_params.items() if name.endswith("_uid")}
 
 
 async def _frame_bodies(
@@ -194,16 +214,34 @@ async def _frame_bodies(
     if ranges and syntax.is_compressed:
         raw = [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers]
         return [_without_item_headers(frame) for frame in raw], located.transfer_syntax_uid
-    async with services.db.read(actor) as tx:
-        [kept] = await headers(tx, [located])
-    header = await asyncio.to_thread(read_header, kept)
-    plain = (
-        ranges and str(header.get("PhotometricInterpretation")) != "YBR_FULL_422" and int(header.BitsAllocated) % 8 == 0
-    )
-    if plain:
-        return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
+    if located.blob_address not in _plain_blobs:
+        async with services.db.read(actor) as tx:
+            [kept] = await headers(tx, [located])
+        header = await asyncio.to_thread(read_header, kept)
+        plain = (
+            ranges
+            and str(header.get("PhotometricInterpretation")) != "YBR_FULL_422"
+            and int(header.BitsAllocated) % 8 == 0
+        )
+        if not plain:
+            return await _frames_made_plain(services, FrameSource(located, kept, ranges), numbers)
+        if len(_plain_blobs) >= MAX_PLAIN_BLOBS:
+            _plain_blobs.clear()
+        _plain_blobs.add(located.blob_address)
+    return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
+
+
+_plain_blobs: set[str] = set()
+"""Addresses of files whose native frames go out as they lie, so that a header is read once and not for each frame.
+
+What an address says of its bytes never changes, so nothing here gets out of date; who asks was decided before it is read.
+"""
+MAX_PLAIN_BLOBS = 100_000
+"""About 15 MB."""
+
+
+async def _frames_made_plain(services: Services, source: FrameSource, numbers: list[int]) -> tuple[list[bytes], str]:
     # One-bit, deflated, big-endian and half-chroma frames go out as plain little-endian bytes, which every viewer reads.
-    source = FrameSource(located, kept, ranges)
     try:
         frames = [(await decode_frames(services, source, [n - 1]))[0] for n in numbers]
     except PixelError as error:
@@ -223,17 +261,15 @@ def _without_item_headers(frame: bytes) -> bytes:
 
 async def _picture(
     services: Services,
-    actor: Actor,
-    located: InstanceLocation,
+    source: FrameSource,
     frame_number: int,
     media_type: str,
     *,
     window: tuple[float, float] | None = None,
     max_side: int | None = None,
 ) -> Response[bytes]:
-    if located.number_of_frames == 0:
+    if source.at.number_of_frames == 0:
         raise NotFound("The instance has no picture.")
-    [source] = await frame_sources(services, actor, [located])
     try:
         body = await render(services, source, frame_number - 1, media_type, window=window, max_side=max_side)
     except PixelError as error:

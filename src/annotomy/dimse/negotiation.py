@@ -69,10 +69,10 @@ def is_kept_syntax(transfer_syntax: str) -> bool:
 
 
 def is_service(abstract_syntax: str) -> bool:
-    return abstract_syntax in _SERVICES
+    return abstract_syntax in SERVICES
 
 
-_SERVICES = frozenset(
+SERVICES = frozenset(
     {VERIFICATION, STORAGE_COMMITMENT, PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET,
      STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET}
 )  # fmt: skip

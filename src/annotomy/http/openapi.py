@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, Request
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.plugins import JsonRenderPlugin
+
+from annotomy.http.answers import add_refusals
 
 Json = dict[str, Any]
 OperationId = Callable[[Any, Any, Any], str]
@@ -41,10 +44,15 @@ def document(app: Litestar) -> Json:
     schema = copy.deepcopy(app.openapi_schema.to_schema())
     # The framework keeps the paths of one handler in a set: without an order the document differs from start to start.
     schema["paths"] = dict(sorted(schema["paths"].items()))
+    options = _options(app)
     for path, item in schema["paths"].items():
-        for operation in (item[method] for method in sorted(_METHODS & item.keys())):
+        for method in sorted(_METHODS & item.keys()):
+            operation = item[method]
             _add_path_parameters(path, operation)
             _drop_null_bodies(operation)
+            opt = options[method, path.rstrip("/")]
+            _add_what_is_streamed(operation, opt)
+            add_refusals(method, operation, opt, schema)
     for component in schema["components"]["schemas"].values():
         if "properties" in component:
             # Of the field that happened to be met first, which differs from start to start; it is none of the type's.
@@ -70,6 +78,40 @@ class DocumentPlugin(JsonRenderPlugin):
         if self._made is None:
             self._made = msgspec.json.encode(self._make(request.app), enc_hook=str)
         return self._made
+
+
+def _options(app: Litestar) -> dict[tuple[str, str], Json]:
+    """The `opt` of the handler behind each method and path."""
+    return {
+        (method.lower(), str(route.path_format).rstrip("/")): dict(handler.opt)
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", [])
+        if isinstance(handler, HTTPRouteHandler)
+        for method in handler.http_methods
+    }
+
+
+def _add_what_is_streamed(operation: Json, opt: Json) -> None:
+    """Bodies that a handler reads or writes as a stream, which the framework cannot know: `opt["takes"]`, `opt["gives"]`.
+
+    `takes` is media types of the request; `gives` is media types, or a mapping of status to media types, of answers.
+    """
+    takes: tuple[str, ...] = opt.get("takes", ())
+    if takes:
+        operation["requestBody"] = {"content": {name: {"schema": _anything(name)} for name in takes}}
+    gives: Any = opt.get("gives", {})
+    if not isinstance(gives, dict):
+        gives = {next(status for status in operation["responses"] if status.startswith("2")): gives}
+    for status, names in gives.items():
+        answer = operation["responses"].setdefault(str(status), {"description": "Answer"})
+        if names:
+            answer["content"] = {name: {"schema": _anything(name)} for name in names}
+        else:
+            answer.pop("content", None)
+
+
+def _anything(media_type: str) -> Json:
+    return {} if media_type.endswith("json") else {"type": "string", "format": "binary"}
 
 
 def _add_path_parameters(path: str, operation: Json) -> None:

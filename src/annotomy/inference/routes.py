@@ -11,6 +11,7 @@ from annotomy.actor import Actor
 from annotomy.http.idempotency import IdempotentRequest, once
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.inference import predict as operations
+from annotomy.inference.errors import ModelRefused, UnknownModel
 from annotomy.inference.schemas import (
     Batch,
     Code,
@@ -47,7 +48,12 @@ async def get_model(name: FromPath[str], actor: NamedDependency[Actor], services
     return _model(operations.card_of(services.runners, name))
 
 
-@post("/", status_code=202, operation_id="Predict", opt={"permission": "model.run"})
+@post(
+    "/",
+    status_code=202,
+    operation_id="Predict",
+    opt={"problems": [ModelRefused, UnknownModel], "permission": "model.run"},
+)
 async def predict(
     data: JSONBody[NewPrediction],
     actor: NamedDependency[Actor],
@@ -61,7 +67,12 @@ async def predict(
     return Response(found, status_code=202, headers={"Location": f"/api/v1/predictions/{found.id}"})
 
 
-@post("/batch", status_code=202, operation_id="PredictBatch", opt={"permission": "model.run"})
+@post(
+    "/batch",
+    status_code=202,
+    operation_id="PredictBatch",
+    opt={"problems": [ModelRefused, UnknownModel], "permission": "model.run"},
+)
 async def predict_batch(
     data: JSONBody[NewBatch],
     actor: NamedDependency[Actor],

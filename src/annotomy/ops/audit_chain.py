@@ -103,7 +103,7 @@ class AuditChain:
                 pass
 
     async def _append(self, *, wait: bool) -> int:
-        async with self._db.pool.acquire() as connection:
+        async with self._db.session() as connection:
             # A session lock: it also covers the head in the data folder, which is written after the commit.
             if wait:
                 await connection.execute("select pg_advisory_lock($1)", APPEND_LOCK)

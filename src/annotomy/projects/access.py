@@ -4,7 +4,7 @@ The view (first migration) is the one statement of who sees which study, series 
 as well. docs/explanation/access.md says what the words mean.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 from uuid import UUID
 
@@ -32,6 +32,7 @@ __all__ = [
     "sight_of_study",
     "takeable_instances",
     "visible_instances",
+    "visible_page",
     "visible_series",
     "visible_studies",
     "visible_target",
@@ -201,6 +202,39 @@ def visible_target(alias: str) -> str:
         f" or exists (select from series vse where vse.study_id = vst.id"
         f" and vse.series_instance_uid = {alias}.series_instance_uid"
         f" and {visible_series('vse', project=f'{alias}.project_id')})))"
+    )
+
+
+_ITEMS = (
+    "project_items pi join studies st on st.id = pi.study_id and st.study_at = pi.study_at",
+    " join series se on se.study_id = st.id and (pi.series_id is null or se.id = pi.series_id)",
+    " join instances i on i.series_id = se.id and (pi.instance_id is null or i.id = pi.instance_id)",
+)
+
+
+def visible_page(
+    depth: int, columns: str, conditions: Sequence[str], order: Sequence[str], *, limit: int, offset: int
+) -> str:
+    """A page of what the actor sees, as a statement: the items of each of their audiences are walked in their order and the
+    walk ends with the page, however much there is and whatever the planner believes that somebody sees.
+
+    `depth` 0 has studies st, 1 also series se, 2 also instances i; `order` begins with the study's `study_at` and `id`, both
+    descending. The other predicates are for what a condition has narrowed to little.
+    """
+    keys = [one.partition(" ") for one in order]
+    # The items are those of a link's maker; the view alone knows what the link names of them.
+    named = (visible_studies("st.id"), visible_series("se"), visible_instances("i"))[depth]
+    shared = f"({_NOT_SHARED} or {named})"
+    inner = (
+        f"select distinct on ({', '.join(key for key, _, _ in keys)})"
+        f" {', '.join(f'{key} as o{n}' for n, (key, _, _) in enumerate(keys))}, {columns} from {''.join(_ITEMS[: depth + 1])}"
+        f" where {' and '.join(('pi.project_id = a.project_id', 'pi.audience_id = a.audience_id', shared, *conditions))}"
+        f" order by {', '.join(order)} limit {limit + offset}"
+    )
+    return (
+        f"select distinct on ({', '.join(f'v.o{n}' for n in range(len(keys)))}) v.* from actor_audiences a"
+        f" cross join lateral ({inner}) v"
+        f" order by {', '.join(f'v.o{n} {way}' for n, (_, _, way) in enumerate(keys))} limit {limit} offset {offset}"
     )
 
 

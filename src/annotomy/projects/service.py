@@ -132,7 +132,8 @@ _FIND = (
 )
 
 _HOLD = (
-    "insert into project_items (project_id, study_id, series_id, instance_id, added_by) values ($1, $2, $3, $4, $5)"
+    "insert into project_items (project_id, study_id, study_at, series_id, instance_id, added_by)"
+    " select $1, id, study_at, $3, $4, $5 from studies where id = $2"
     " on conflict (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing"
 )
 
@@ -198,7 +199,11 @@ async def list_studies(
         " order by ps.added_at desc, st.id desc, se.id, i.id limit $2 + 1",
         project_id, limit, *(after or (None, None)),
     )  # fmt: skip
-    total = await tx.fetchval("select count(distinct v.study_id) from visibility v where v.project_id = $1", project_id)
+    total = await tx.fetchval(
+        "select count(*) from (select distinct pi.study_at, pi.study_id from actor_audiences a join project_items pi"
+        " on pi.project_id = a.project_id and pi.audience_id = a.audience_id where a.project_id = $1) seen",
+        project_id,
+    )
     found = [
         ProjectStudy(row["study_instance_uid"], row["added_at"], row["series_instance_uid"], row["sop_instance_uid"])
         for row in rows[:limit]
@@ -226,10 +231,11 @@ async def hold_instances(
 ) -> None:
     """As `hold_study`, of instances that somebody brought into a study which they do not hold themselves."""
     await tx.execute(
-        "insert into project_items (project_id, study_id, series_id, instance_id, added_by)"
-        " select $1, $2, series_id, id, $4 from instances where study_id = $2 and sop_instance_uid = any($3)"
+        "insert into project_items (project_id, study_id, study_at, series_id, instance_id, added_by)"
+        " select $1, st.id, st.study_at, i.series_id, i.id, $4 from studies st join instances i on i.study_id = st.id"
+        " where st.id = $2 and i.sop_instance_uid = any($3)"
         " and not exists (select from project_studies ps where ps.project_id = $1 and ps.study_id = $2 and ps.instance_id is null"
-        " and (ps.series_id is null or ps.series_id = instances.series_id))"
+        " and (ps.series_id is null or ps.series_id = i.series_id))"
         " on conflict (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0)) do nothing",
         project_id, study_id, sop_instance_uids, added_by,
     )  # fmt: skip

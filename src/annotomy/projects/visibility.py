@@ -112,16 +112,46 @@ _UID_COLUMNS = {
 }
 
 
-def verdict(rules: Iterable[Rule], values: list[Any]) -> str:
-    """DENY beats LIMIT beats ALLOW: seen is what an ALLOW gives, within the LIMITs if there are any, without the DENYs."""
-    by_effect: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+def merged(rules: Iterable[Rule]) -> list[Rule]:
+    """The same rules with one list of values for each attribute: fifty denials of a patient are one look at the row."""
+    terms: dict[tuple[Effect, Level, str], set[str]] = {}
+    others: list[Rule] = []
     for rule in rules:
-        by_effect[rule.effect].append(predicate(rule, values))
-    parts = [f"({' or '.join(by_effect['ALLOW'])})" if by_effect["ALLOW"] else "false"]
-    if by_effect["LIMIT"]:
-        parts.append(f"({' or '.join(by_effect['LIMIT'])})")
-    parts += [f"not {test}" if test.startswith("exists") else f"not ({test})" for test in by_effect["DENY"]]
-    return " and ".join(parts)
+        if rule.operator in ("EQ", "IN"):
+            terms.setdefault((rule.effect, rule.level, rule.attribute), set()).update(rule.terms)
+        else:
+            others.append(rule)
+    return [Rule(*key, "IN", tuple(sorted(found))) for key, found in terms.items()] + others
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """DENY beats LIMIT beats ALLOW: seen is what an ALLOW gives, within the LIMITs if there are any, without the DENYs.
+
+    `studies` is what rules about studies say, once for each study: SQL over studies st that a study must fulfil for anything
+    of it to be seen, and its flags `allowed` and `limited`. `seen` is the rest, over those flags, se and i.
+    """
+
+    studies: str
+    flags: str
+    seen: str
+
+
+def verdict(rules: Iterable[Rule], values: list[Any]) -> Verdict:
+    of_study: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+    below: dict[Effect, list[str]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
+    for rule in merged(rules):
+        (of_study if rule.level == "STUDY" else below)[rule.effect].append(predicate(rule, values))
+    limited = of_study["LIMIT"] or below["LIMIT"]
+    seen = [" or ".join(["st.allowed", *below["ALLOW"]])]
+    if limited:
+        seen.append(" or ".join(["st.limited", *below["LIMIT"]]))
+    seen += [f"not ({test})" for test in below["DENY"]]
+    return Verdict(
+        studies=" and ".join(f"not ({test})" for test in of_study["DENY"]) or "true",
+        flags=f"{' or '.join(of_study['ALLOW']) or 'false'} as allowed, {' or '.join(of_study['LIMIT']) or 'false'} as limited",
+        seen=" and ".join(f"({test})" for test in seen),
+    )
 
 
 # -- settling ---------------------------------------------------------------------------------------------------------
@@ -236,10 +266,6 @@ def rule_of(row: Any) -> Rule:
 async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[int] | None) -> None:
     """Writes an audience's verdicts, about all that the project holds or about some studies."""
     rules = await rules_for(tx, project_id, role=audience["role"], user_id=audience["user_id"])
-    await tx.execute(
-        "delete from project_items where project_id = $1 and audience_id = $2 and ($3::bigint[] is null or study_id = any($3))",
-        project_id, audience["id"], study_ids,
-    )  # fmt: skip
     if study_ids is None:
         await tx.execute(
             "with moment as (update audiences set good_until = (select min(moment) from project_rules r,"
@@ -255,6 +281,10 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     )  # fmt: skip
     assert kind is not None
     if kind["has_rules"] and not any(rule.effect == "ALLOW" for rule in rules):
+        await tx.execute(
+            "delete from project_items where audience_id = $1 and project_id = $2 and ($3::bigint[] is null or study_id = any($3))",
+            audience["id"], project_id, study_ids,
+        )  # fmt: skip
         return
     parts = await tx.fetchrow(
         "select coalesce(bool_or(series_id is not null), false) as series, coalesce(bool_or(instance_id is not null), false)"
@@ -265,69 +295,98 @@ async def _decide(tx: WriteTx, project_id: UUID, audience: Any, study_ids: list[
     finest = max((LEVELS.index(rule.level) for rule in rules), default=0)
     finest = max(finest, 2 if parts["instances"] else 1 if parts["series"] or kind["blinded"] else 0)
     values: list[Any] = [audience["id"], project_id, study_ids]
-    blinded = audience["user_id"] if kind["blinded"] else None
-    decision = _decision(rules, has_rules=kind["has_rules"], blinded=blinded, values=values)
-    await tx.execute(_STATEMENTS[finest].replace("VERDICT", decision), *values)
+    decision = verdict(rules, values) if kind["has_rules"] else _ALL
+    seen = decision.seen
+    if parts["instances"] or parts["series"]:  # else all of a study is held that is held at all
+        seen = f"{_HELD[finest]} and {seen}"
+    if kind["blinded"]:
+        values.append(audience["user_id"])
+        seen = f"{seen} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    await tx.execute(_statement(finest, decision, seen), *values)
 
 
-def _decision(rules: Iterable[Rule], *, has_rules: bool, blinded: UUID | None, values: list[Any]) -> str:
-    """Whether what is assigned is seen, as SQL over st, se and i. `blinded`: who sees no work of others."""
-    decided = verdict(rules, values) if has_rules else "true"
-    if blinded is not None:
-        values.append(blinded)
-        decided = f"{decided} and (se.owner_id is null or se.owner_id = ${len(values)})"
-    return decided
-
-
-async def newest_seen_by(
-    tx: ReadTx, project_id: UUID, rules: Iterable[Rule], *, has_rules: bool, blinded: UUID | None, limit: int
-) -> list[Any]:
-    """What somebody for whom these rules held would see of the project, without settling anything: its newest studies, each
-    with counts of what is seen in it and, the same in every row, in all of the project."""
-    values: list[Any] = [limit, project_id, None]
-    decided = _decision(rules, has_rules=has_rules, blinded=blinded, values=values)
-    return await tx.fetch(_NEWEST_SEEN.replace("VERDICT", decided), *values)
-
-
-_HELD = (
-    "st.id in (select ps.study_id from project_studies ps where ps.project_id = $2"
-    " and ($3::bigint[] is null or ps.study_id = any($3)))"
-)
-_ASSIGNED = (
+_ALL = Verdict(studies="true", flags="true as allowed, true as limited", seen="true")
+_HELD_SERIES = (
     "exists (select from project_studies ps where ps.project_id = $2 and ps.study_id = st.id"
     " and (ps.series_id is null or ps.series_id = se.id)"
 )
-# One statement for each depth that rules or assignments reach: studies, series, instances.
-_STATEMENTS = (
-    f"insert into project_items (audience_id, project_id, study_id) select $1::bigint, $2::uuid, st.id from studies st where {_HELD} and VERDICT",
-    f"""
-with decided as (
-  select st.id as study_id, se.id as series_id, {_ASSIGNED}) and VERDICT as seen
-  from studies st join series se on se.study_id = st.id where {_HELD}),
-whole as (select study_id from decided group by study_id having bool_and(seen))
-insert into project_items (audience_id, project_id, study_id, series_id)
-select $1::bigint, $2::uuid, study_id, null::bigint from whole
-union all select $1::bigint, $2::uuid, d.study_id, d.series_id from decided d where d.seen and d.study_id not in (select study_id from whole)""",
-    f"""
-with decided as materialized (
-  select st.id as study_id, se.id as series_id, i.id as instance_id,
-         {_ASSIGNED} and (ps.instance_id is null or ps.instance_id = i.id)) and VERDICT as seen
-  from studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id where {_HELD}),
-whole_studies as (select study_id from decided group by study_id having bool_and(seen)),
-whole_series as (select study_id, series_id from decided where study_id not in (select study_id from whole_studies)
-                 group by study_id, series_id having bool_and(seen))
-insert into project_items (audience_id, project_id, study_id, series_id, instance_id)
-select $1::bigint, $2::uuid, study_id, null::bigint, null::bigint from whole_studies
-union all select $1::bigint, $2::uuid, study_id, series_id, null::bigint from whole_series
-union all select $1::bigint, $2::uuid, d.study_id, d.series_id, d.instance_id from decided d where d.seen
-  and d.study_id not in (select study_id from whole_studies) and d.series_id not in (select series_id from whole_series)""",
+_HELD = ("true", f"{_HELD_SERIES})", f"{_HELD_SERIES} and (ps.instance_id is null or ps.instance_id = i.id))")
+# What is seen of each study, whole where nothing of it is hidden; one form for each depth that rules or assignments reach:
+# studies, series, instances. `offset 0` has each row decided once, not once for each use of the outcome.
+_SEEN = (
+    "select id as study_id, study_at, null::bigint as series_id, null::bigint as instance_id from held st where SEEN",
+    """
+select study_id, study_at, unnest(case when whole then array[null::bigint] else seen end) as series_id, null::bigint as instance_id
+from (select study_id, study_at, bool_and(seen) as whole, array_agg(series_id) filter (where seen) as seen
+      from (select st.id as study_id, st.study_at, se.id as series_id, SEEN as seen
+            from held st join series se on se.study_id = st.id offset 0) decided
+      group by study_id, study_at) study
+where seen is not null""",
+    """
+select study_id, study_at, case when not whole_study then series_id end as series_id,
+       unnest(case when whole_study or whole then array[null::bigint] else seen end) as instance_id
+from (select *, bool_and(whole) over (partition by study_id) as whole_study,
+             row_number() over (partition by study_id order by series_id) as place
+      from (select study_id, study_at, series_id, bool_and(seen) as whole, array_agg(instance_id) filter (where seen) as seen
+            from (select st.id as study_id, st.study_at, se.id as series_id, i.id as instance_id, SEEN as seen
+                  from held st join series se on se.study_id = st.id join instances i on i.series_id = se.id offset 0) decided
+            group by study_id, study_at, series_id) one) series
+where seen is not null and (not whole_study or place = 1)""",
 )
-_NEWEST_SEEN = f"""
-with seen as (
+
+
+def _statement(depth: int, decision: Verdict, seen: str) -> str:
+    """Verdicts that stay are left alone: a rule that hides ten studies of a million deletes ten rows.
+
+    Old and new are laid over each other in one aggregate, since the planner does not know how many there are.
+    """
+    return f"""
+with held as materialized ({_held(decision)}),
+changed as materialized (
+  select study_id, study_at, series_id, instance_id, min(held_at) as held_at, bool_or(seen) as seen
+  from (select study_id, study_at, series_id, instance_id, ctid as held_at, false as seen from project_items
+        where project_id = $2 and audience_id = $1 and ($3::bigint[] is null or study_id = any($3))
+        union all select study_id, study_at, series_id, instance_id, null, true
+        from ({_SEEN[depth].replace("SEEN", seen)}) verdicts) one
+  group by study_id, study_at, series_id, instance_id having min(held_at) is null or not bool_or(seen)),
+gone as (
+  delete from project_items where project_id = $2 and audience_id = $1
+  and ctid = any (array(select held_at from changed where not seen)))
+insert into project_items (audience_id, project_id, study_id, study_at, series_id, instance_id)
+select $1::bigint, $2::uuid, study_id, study_at, series_id, instance_id from changed where seen"""
+
+
+async def newest_seen_by(
+    tx: ReadTx, project_id: UUID, rules: Collection[Rule], *, has_rules: bool, blinded: UUID | None, limit: int
+) -> list[Any]:
+    """What somebody for whom these rules held would see of the project, without settling anything: its newest studies, each
+    with counts of what is seen in it and, the same in every row, in all of the project. `blinded`: who sees no work of others."""
+    if has_rules and not any(rule.effect == "ALLOW" for rule in rules):
+        return []
+    values: list[Any] = [limit, project_id, None]
+    decision = verdict(rules, values) if has_rules else _ALL
+    seen = f"{_HELD[2]} and {decision.seen}"
+    if blinded is not None:
+        values.append(blinded)
+        seen = f"{seen} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    return await tx.fetch(
+        f"""
+with held as materialized ({_held(decision)}),
+seen as (
   select st.id as study_id, se.id as series_id, count(*) as instances
-  from studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id
-  where {_HELD} and {_ASSIGNED} and (ps.instance_id is null or ps.instance_id = i.id)) and VERDICT group by st.id, se.id),
+  from held st join series se on se.study_id = st.id join instances i on i.series_id = se.id where {seen} group by st.id, se.id),
 by_study as (select study_id, count(*) as series, sum(instances)::bigint as instances from seen group by study_id)
 select st.study_instance_uid, st.study_date, st.study_description, b.series, b.instances, count(*) over () as all_studies,
        sum(b.series) over ()::bigint as all_series, sum(b.instances) over ()::bigint as all_instances
-from by_study b join studies st on st.id = b.study_id order by st.study_at desc, st.id desc limit $1"""
+from by_study b join studies st on st.id = b.study_id order by st.study_at desc, st.id desc limit $1""",
+        *values,
+    )
+
+
+def _held(decision: Verdict) -> str:
+    """What the project $2 holds - of the studies $3, where they are given - and rules about studies leave."""
+    return f"""
+  select st.id, st.study_at, st.study_instance_uid, st.rule_values, {decision.flags} from studies st
+  where st.id in (select ps.study_id from project_studies ps
+                  where ps.project_id = $2 and ($3::bigint[] is null or ps.study_id = any($3)))
+    and {decision.studies}"""

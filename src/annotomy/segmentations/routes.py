@@ -14,6 +14,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, MultipartBody, 
 from litestar.response import Stream
 
 from annotomy.actor import Actor
+from annotomy.archive.volume import VolumeProblem
 from annotomy.dicom.geometry import voxel_volume_mm3
 from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
@@ -22,7 +23,8 @@ from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.http.reasons import reason_of
 from annotomy.identity.credentials import require_fresh
 from annotomy.segmentations import body, edit, export, importing, query
-from annotomy.segmentations.importing import MAX_IMPORT_BYTES
+from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
+from annotomy.segmentations.importing import MAX_IMPORT_BYTES, UnreadableMasks
 from annotomy.segmentations.schemas import (
     ArchivedSegmentation,
     ChangedSegmentation,
@@ -43,6 +45,7 @@ MAX_MASK_BYTES = 512 << 20
 """One save: 50 whole masks of 300 slices of 512 x 512. Larger edits send the bricks that changed."""
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
 PRESENT = {"Cache-Control": "private, no-cache"}
+MEDIA_TYPES_OF_FORMS = sorted({media_type for _, media_type, _ in export.FORMS.values()})
 
 
 @get("/", operation_id="ListSegmentations", opt={"permission": "segmentation.read"})
@@ -146,10 +149,12 @@ async def get_masks(
     "/{segmentation_id:uuid}/export",
     operation_id="ExportSegmentation",
     opt={
+        "problems": [MaskMismatch],
         "permission": "segmentation.read",
         "audit": "segmentation.exported",
         "audit_first": True,
         "exclude_from_compression": True,
+        "gives": MEDIA_TYPES_OF_FORMS,
     },
 )
 async def export_segmentation(
@@ -180,7 +185,10 @@ class ImportForm(msgspec.Struct):
 @post(
     "/",
     operation_id="ImportSegmentation",
-    opt={"permission": "segmentation.write"},
+    opt={
+        "problems": [UnreadableMasks, MaskMismatch, SegmentsInvalid, VolumeProblem],
+        "permission": "segmentation.write",
+    },
     request_max_body_size=MAX_IMPORT_BYTES,
 )
 async def import_segmentation(
@@ -204,7 +212,14 @@ async def import_segmentation(
     return await _answer(services, actor, made, status_code=201)
 
 
-@post("/from-archive", operation_id="ImportSegmentationFromArchive", opt={"permission": "segmentation.write"})
+@post(
+    "/from-archive",
+    operation_id="ImportSegmentationFromArchive",
+    opt={
+        "problems": [UnreadableMasks, MaskMismatch, SegmentsInvalid, VolumeProblem],
+        "permission": "segmentation.write",
+    },
+)
 async def import_from_archive(
     data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
@@ -215,7 +230,11 @@ async def import_from_archive(
     return await _answer(services, actor, made, status_code=201)
 
 
-@patch("/{segmentation_id:uuid}", operation_id="ChangeSegmentation", opt={"permission": "segmentation.write"})
+@patch(
+    "/{segmentation_id:uuid}",
+    operation_id="ChangeSegmentation",
+    opt={"problems": [MaskMismatch, SegmentsInvalid], "permission": "segmentation.write"},
+)
 async def change_segmentation(
     segmentation_id: FromPath[UUID],
     data: JSONBody[ChangedSegmentation],
@@ -235,7 +254,7 @@ async def change_segmentation(
 @post(
     "/{segmentation_id:uuid}/versions",
     operation_id="SaveMasks",
-    opt={"permission": "segmentation.write"},
+    opt={"takes": [body.MEDIA_TYPE], "problems": [MaskMismatch, SegmentsInvalid], "permission": "segmentation.write"},
     request_max_body_size=MAX_MASK_BYTES,
 )
 async def save_masks(
@@ -279,7 +298,7 @@ async def remove(
 @post(
     "/{segmentation_id:uuid}/restore",
     operation_id="RestoreSegmentationVersion",
-    opt={"permission": "segmentation.write"},
+    opt={"problems": [MaskMismatch, SegmentsInvalid], "permission": "segmentation.write"},
     status_code=201,
 )
 async def restore(

@@ -16,12 +16,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from annotomy.actor import Actor
-from annotomy.errors import BadRequest, Unsupported
+from annotomy.errors import BadRequest, NotFound, Unsupported
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, encode_cursor
 from annotomy.projects.access import key_reaches
 from annotomy.services import Services
 from annotomy.uploads import draft_routes as draft
-from annotomy.uploads import receive
+from annotomy.uploads import errors, receive
 from annotomy.uploads.checksum import CHECKSUMS
 from annotomy.uploads.chunk_routes import announced_bytes, body_of, upload_limit, whole_header
 from annotomy.uploads.draft_routes import is_draft
@@ -31,6 +31,15 @@ VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination,concatenation"
 CHUNK_TYPE = "application/offset+octet-stream"
 MAX_METADATA_BYTES = 16 << 10
+_RECEIVES = {
+    "permission": "study.store",
+    "takes": [CHUNK_TYPE, draft.PARTIAL_TYPE],
+    "problems": [
+        NotFound, Unsupported, errors.OffsetMismatch, errors.UploadIncomplete, errors.UploadBusy, errors.UploadHandedOver,
+        errors.ChecksumMismatch, errors.ContentMismatch, errors.NotInManifest, errors.TusVersion, errors.UploadGone,
+        errors.TooSlow, errors.DiskFull,
+    ],
+}  # fmt: skip
 
 
 class UploadFile(msgspec.Struct, frozen=True):
@@ -74,7 +83,7 @@ async def abilities(actor: NamedDependency[Actor], services: NamedDependency[Ser
     return Response(None, status_code=204, headers=headers)
 
 
-@post("/", status_code=201, operation_id="CreateUpload", opt={"permission": "study.store"}, request_max_body_size=None)
+@post("/", status_code=201, operation_id="CreateUpload", opt=_RECEIVES, request_max_body_size=None)
 async def create(
     request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[None]:
@@ -116,7 +125,7 @@ async def create(
     http_method=[HttpMethod.HEAD],
     status_code=200,
     operation_id="GetUploadOffset",
-    opt={"permission": "own"},
+    opt={"permission": "own", "gives": {200: (), 204: ()}, "problems": [errors.UploadGone]},
 )
 async def head(
     request: Request[Any, Any, Any],
@@ -153,7 +162,7 @@ async def head(
     "/{upload_id:uuid}",
     status_code=204,
     operation_id="AppendToUpload",
-    opt={"permission": "study.store"},
+    opt=_RECEIVES,
     request_max_body_size=None,
 )
 async def append(
@@ -186,7 +195,12 @@ async def append(
     return Response(None, status_code=204, headers=headers)
 
 
-@delete("/{upload_id:uuid}", status_code=204, operation_id="TerminateUpload", opt={"permission": "study.store"})
+@delete(
+    "/{upload_id:uuid}",
+    status_code=204,
+    operation_id="TerminateUpload",
+    opt={"permission": "study.store", "problems": [errors.UploadBusy, errors.UploadGone]},
+)
 async def terminate(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[None]:
@@ -195,7 +209,7 @@ async def terminate(
     return Response(None, status_code=204, headers={"Tus-Resumable": VERSION})
 
 
-@get("/{upload_id:uuid}", operation_id="GetUpload", opt={"permission": "own"})
+@get("/{upload_id:uuid}", operation_id="GetUpload", opt={"permission": "own", "problems": [errors.UploadGone]})
 async def get_upload(
     upload_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Upload:

@@ -425,9 +425,9 @@ create table studies (
   search_nfd text generated always as (normalize(lower(patient_name || ' ' || patient_id || ' ' || study_description || ' ' || accession_number), NFD)) stored,
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  updated_at timestamptz not null default now(),
+  unique (study_at, id)
 );
-create index studies_newest on studies (study_at desc, id desc);
 create index studies_patient on studies (patient_id);
 create index studies_name on studies (name_key);
 create index studies_accession on studies (accession_number);
@@ -479,15 +479,18 @@ create table instance_headers (
 create table project_items (                   -- what a project holds, and what each audience of a ruled project sees of it
   project_id uuid not null references projects on delete cascade,
   audience_id bigint not null default 0,       -- 0: assigned by somebody; else what was decided for that audience
-  study_id bigint not null references studies on delete cascade,
+  study_id bigint not null,
+  study_at timestamp not null,                 -- the study's, held in step by the foreign key: pages are cut without sorting
   series_id bigint references series on delete cascade,       -- null: the whole study
   instance_id bigint references instances on delete cascade,  -- null: the whole series
   added_by uuid,
-  added_at timestamptz not null default now()
+  added_at timestamptz not null default now(),
+  foreign key (study_id, study_at) references studies (id, study_at) on update cascade on delete cascade
 );
 create unique index project_items_one
   on project_items (study_id, project_id, audience_id, coalesce(series_id, 0), coalesce(instance_id, 0));
-create index project_items_of_audience on project_items (project_id, audience_id, study_id);
+create index project_items_newest on project_items (project_id, audience_id, study_at desc, study_id desc);
+create index project_items_added on project_items (project_id, added_at desc, study_id desc) where audience_id = 0;
 create index project_items_of_series on project_items (series_id) where series_id is not null;
 create index project_items_of_instance on project_items (instance_id) where instance_id is not null;
 create view project_studies as                 -- the assignments alone; writable
@@ -650,6 +653,16 @@ begin
   perform set_config('app.actor', actor, true);
   return found_id;
 end $$;
+-- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip.
+create function patients_of(uids text[]) returns table (study_instance_uid text, patient_id text) language plpgsql as $$
+declare
+  actor text := current_setting('app.actor', true);
+begin
+  perform set_config('app.actor', '00000000-0000-0000-0000-000000000000', true);
+  return query select st.study_instance_uid, st.patient_id from studies st
+    where st.study_instance_uid = any (uids) and st.patient_id <> '';
+  perform set_config('app.actor', actor, true);
+end $$;
 create table annotation_settings (             -- of a project; no row: the defaults
   project_id uuid primary key references projects on delete cascade,
   review_own boolean not null default false,   -- may a reviewer approve what they drew themselves?
@@ -797,24 +810,26 @@ create table dimse_peers (
 -- each transaction. The nil UUID is the system itself (jobs and the store operation, which decided rights before).
 -- app.project narrows a credential that is bound to projects, app.share one that came by a share link: it sees what its maker
 -- sees, while the maker may share, and of that no more than the link names, while the link stands.
+-- `actor_audiences` are the projects that the actor reads, and as whom: lists walk the items of each, newest first.
 -- In a ruled project a member without an audience sees nothing, as does one whose audience has to be decided anew.
-create view visibility as
-  select pi.study_id, coalesce(pi.series_id, sh.series_id) as series_id, pi.instance_id, pi.project_id
-  from project_items pi
-  join project_members m on m.project_id = pi.project_id and m.audience_id = pi.audience_id
-  left join share_link_items sh
-    on sh.link_id = (select l.id from share_links l where l.id = nullif(current_setting('app.share', true), '')::uuid
-                     and l.revoked_at is null and l.expires_at > now())
-    and sh.study_id = pi.study_id and sh.project_id = pi.project_id
-    and (sh.series_id is null or pi.series_id is null or sh.series_id = pi.series_id)
+create view actor_audiences as
+  select m.project_id, m.audience_id from project_members m
   where m.user_id = (select nullif(current_setting('app.actor', true), '')::uuid)
     and m.reads and m.ruled = (m.audience_id <> 0)
     and (m.valid_from is null or m.valid_from <= now()) and (m.expires_at is null or m.expires_at > now())
     and (m.good_until is null or m.good_until > now())
     and ((select nullif(current_setting('app.project', true), '')) is null
-         or pi.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[]))
-    and ((select nullif(current_setting('app.share', true), '')) is null
-         or sh.link_id is not null and 'study.share' = any (m.permissions));
+         or m.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[]))
+    and ((select nullif(current_setting('app.share', true), '')) is null or 'study.share' = any (m.permissions));
+create view visibility as
+  select pi.study_id, coalesce(pi.series_id, sh.series_id) as series_id, pi.instance_id, pi.project_id
+  from project_items pi join actor_audiences a on a.project_id = pi.project_id and a.audience_id = pi.audience_id
+  left join share_link_items sh
+    on sh.link_id = (select l.id from share_links l where l.id = nullif(current_setting('app.share', true), '')::uuid
+                     and l.revoked_at is null and l.expires_at > now())
+    and sh.study_id = pi.study_id and sh.project_id = pi.project_id
+    and (sh.series_id is null or pi.series_id is null or sh.series_id = pi.series_id)
+  where (select nullif(current_setting('app.share', true), '')) is null or sh.link_id is not null;
 alter table studies enable row level security;
 alter table studies force row level security;
 alter table series enable row level security;
