@@ -85,6 +85,7 @@ function NewProject() {
     mutationFn: () => createProject({ name, description }),
     onSuccess: async (project) => {
       await client.invalidateQueries({ queryKey: ['projects'] });
+      await client.invalidateQueries({ queryKey: ['me'] });
       await navigate({ to: '/projects/$projectId', params: { projectId: project.id } });
     },
   });
