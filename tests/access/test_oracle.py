@@ -88,11 +88,7 @@ async def _project(
         assert answer.status_code == 201, answer.text
 
     async def rule(one: oracle.Policy) -> None:
-        body = {name: str(value) if isinstance(value, UUID) else value for name, value in asdict(one).items()}
-        for name in ("valid_from", "expires_at"):
-            moment: Any = body[name]
-            body[name] = moment and moment.isoformat()
-        answer = await client.post(f"{url}/rules", json=body, headers=admin_headers)
+        answer = await client.post(f"{url}/rules", json=_body(one), headers=admin_headers)
         assert answer.status_code == 201, answer.text
 
     steps: list[Any] = [*((hold, place) for place in held), *((rule, one) for one in rules)]
@@ -103,7 +99,19 @@ async def _project(
     await join()
     for step, argument in steps[at:]:
         await step(argument)
+    draft = {"user_id": str(person.user_id), "rules": [_body(one) for one in rules]}
+    foretold = await client.post(f"{url}/rules/preview", json=draft, headers=admin_headers)
+    settled = await client.get(f"{url}/rules/preview", params={"user_id": str(person.user_id)}, headers=admin_headers)
+    assert foretold.json() == settled.json(), "a preview of rules says what the same rules show once they are saved"
     return oracle.Project(held, rules, role, ROLES[role], valid, made.json()["id"])
+
+
+def _body(one: oracle.Policy) -> dict[str, Any]:
+    body = {name: str(value) if isinstance(value, UUID) else value for name, value in asdict(one).items()}
+    for name in ("valid_from", "expires_at"):
+        moment: Any = body[name]
+        body[name] = moment and moment.isoformat()
+    return body
 
 
 def _rule(chance: random.Random, person: UUID, now: datetime) -> oracle.Policy:

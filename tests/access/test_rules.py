@@ -192,3 +192,33 @@ async def test_preview_and_explanation_say_what_a_person_sees_and_why(applicatio
     for headers in (reader, stranger):
         assert (await client.get(f"/api/v1/studies/{study}/access", headers=headers)).status_code == 404
     assert (await client.get(f"{url}/rules/preview", params={"user_id": reader_id}, headers=reader)).status_code == 403
+
+
+async def test_rules_are_tried_on_a_member_before_they_are_saved(application: Application) -> None:
+    url, admin, reader, reader_id = await _project(application)
+    client = application.client
+
+    async def tried(*rules: dict[str, Any]) -> int:
+        body = {"user_id": reader_id, "rules": list(rules)}
+        answer = await client.post(f"{url}/rules/preview", json=body, headers=admin)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["studies"]
+
+    assert await tried() == 1
+    assert await tried(_rule("ALLOW", value="MR")) == 0
+    assert await tried(_rule("ALLOW"), _rule("DENY", role="annotator")) == 1
+    assert await tried(_rule("ALLOW"), _rule("DENY", user_id=reader_id)) == 0
+    assert await _sees(application, reader)
+    assert (await client.get(f"{url}/rules", headers=admin)).json()["total"] == 0, "nothing was stored"
+    wrong = {"user_id": reader_id, "rules": [_rule("ALLOW", attribute="NoSuch")]}
+    assert (await client.post(f"{url}/rules/preview", json=wrong, headers=admin)).status_code == 400
+    right = {"user_id": reader_id, "rules": []}
+    assert (await client.post(f"{url}/rules/preview", json=right, headers=reader)).status_code == 403
+
+
+async def test_the_attributes_that_rules_take_are_listed_with_their_kind(application: Application) -> None:
+    listed = (
+        await application.client.get("/api/v1/rule-attributes", headers=await application.headers("reader"))
+    ).json()
+    assert {"name": "StudyDate", "level": "STUDY", "kind": "date"} in listed["items"]
+    assert listed["total"] == len(listed["items"]) > 20

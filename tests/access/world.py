@@ -348,6 +348,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "label_id": label,
             "key": "unfinished",
             "format": "json",
+            "search": "secret",
             "month": "2026-10",
             "number": "1",
             "since": "2026-01-01T00:00:00Z",
@@ -383,6 +384,7 @@ def absent_ids(ids: dict[str, str]) -> dict[str, str]:
         "until",
         "ae_title",
         "bulkdata_path",
+        "search",
     }
     return {
         name: value if name in words else "1.2.826.0.1.999" if name.endswith("_uid") else str(uuid4())

@@ -290,3 +290,21 @@ async def test_a_request_that_nobody_answered_is_ended_on_record(application: Ap
     records = (await client.get("/api/v1/audit", params={"object": asked}, headers=admin)).json()["items"]
     told = [one["action"] for one in records if one["object"]["kind"] == "access_request"]
     assert told == ["access_request.made", "access_request.expired"]
+
+
+async def test_who_gives_roles_finds_people_and_groups_by_a_part_of_their_name(application: Application) -> None:
+    client = application.client
+    owner, outsider = await application.headers("owner"), await application.headers("outsider")
+    await application.add_user("gildong.hong")
+    await client.post("/api/v1/groups", json={"name": "Hong's readers"}, headers=await application.headers("admin"))
+    project = (await client.post("/api/v1/projects", json={"name": "p"}, headers=owner)).json()["id"]
+    url = f"/api/v1/projects/{project}/candidates"
+    found = (await client.get(url, params={"search": "HONG"}, headers=owner)).json()["items"]
+    assert [(one["kind"], one["name"], one["member"]) for one in found] == [
+        ("user", "gildong.hong", False),
+        ("group", "Hong's readers", False),
+    ]
+    themselves = (await client.get(url, params={"search": "owner"}, headers=owner)).json()["items"]
+    assert [one["member"] for one in themselves] == [True]
+    assert (await client.get(url, params={"search": "h"}, headers=owner)).status_code == 400
+    assert (await client.get(url, params={"search": "hong"}, headers=outsider)).status_code == 404

@@ -30,9 +30,11 @@ async def me(actor: NamedDependency[Actor], services: NamedDependency[Services])
             " and ($2::uuid[] is null or p.id = any ($2)) order by p.name",
             actor.user_id, actor.project_ids,
         )  # fmt: skip
+        global_roles = await tx.fetch("select role from global_roles where user_id = $1 order by role", actor.user_id)
     assert row is not None
     return Me(
         **dict(row),
+        global_roles=[r["role"] for r in global_roles],
         projects=[
             Membership(
                 project_id=r["id"],

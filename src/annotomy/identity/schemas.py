@@ -139,6 +139,8 @@ class Me(msgspec.Struct, frozen=True):
     display_name: str
     is_admin: bool
     projects: list[Membership]
+    global_roles: list[str]
+    """Roles of the installation, outside of any project."""
 
 
 class Profile(msgspec.Struct, frozen=True):

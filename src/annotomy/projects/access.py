@@ -222,8 +222,9 @@ def visible_page(
     descending. The other predicates are for what a condition has narrowed to little.
     """
     keys = [one.partition(" ") for one in order]
-    # Who came by a share link is shown less than the items that are walked; for everybody else the first half settles it.
-    shared = f"({_NOT_SHARED} or {(visible_studies('st.id'), visible_series('se'), visible_instances('i'))[depth]})"
+    # The items are those of a link's maker; the view alone knows what the link names of them.
+    named = (visible_studies("st.id"), visible_series("se"), visible_instances("i"))[depth]
+    shared = f"({_NOT_SHARED} or {named})"
     inner = (
         f"select distinct on ({', '.join(key for key, _, _ in keys)})"
         f" {', '.join(f'{key} as o{n}' for n, (key, _, _) in enumerate(keys))}, {columns} from {''.join(_ITEMS[: depth + 1])}"

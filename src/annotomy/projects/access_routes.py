@@ -1,6 +1,6 @@
 """/api/v1/projects/{id}/rules with their preview, /studies/{uid}/access, /access-requests."""
 
-from typing import Annotated
+from typing import Annotated, cast
 from uuid import UUID
 
 from litestar import Response, Router, delete, get, patch, post
@@ -11,16 +11,20 @@ from annotomy.actor import Actor
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.pages import Page
 from annotomy.projects import explain, requests, rules
+from annotomy.projects.attributes import ATTRIBUTES
 from annotomy.projects.schemas import (
     AccessRequest,
     Decision,
+    DraftPreview,
     NewAccessRequest,
     NewRule,
     Preview,
     RuleAnswer,
+    RuleAttribute,
     RuleChange,
     StudyAccess,
 )
+from annotomy.projects.visibility import Level
 from annotomy.services import Services
 
 
@@ -96,6 +100,34 @@ async def preview(
         studies, series, instances = await explain.count_visible(tx)
         items = await explain.newest_visible(tx)
     return Preview(user_id=user_id, studies=studies, series=series, instances=instances, items=items)
+
+
+@post(
+    "/projects/{project_id:uuid}/rules/preview",
+    status_code=200,
+    operation_id="PreviewDraftRules",
+    opt={"permission": "project.manage"},
+)
+async def preview_draft(
+    project_id: FromPath[UUID],
+    data: JSONBody[DraftPreview],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Preview:
+    """What a member would see if the project had these rules and no others. Nothing is stored."""
+    async with services.db.read(actor) as tx:
+        return await explain.preview_draft(tx, project_id, data.user_id, data.rules, now=services.clock.now())
+
+
+@get("/rule-attributes", operation_id="ListRuleAttributes", opt={"permission": "own"})
+async def rule_attributes(actor: NamedDependency[Actor]) -> Page[RuleAttribute]:
+    """The DICOM attributes that rules may name, and of what kind their values are."""
+    del actor  # no secret, and the same for everybody who is signed in
+    found = [
+        RuleAttribute(name, cast("Level", attribute.table.upper()), attribute.kind)
+        for name, attribute in ATTRIBUTES.items()
+    ]
+    return Page(items=found, next=None, total=len(found))
 
 
 @get("/studies/{study_instance_uid:str}/access", operation_id="ExplainAccess", opt={"permission": "project.manage"})
@@ -177,7 +209,7 @@ router = Router(
     path="/",
     tags=["projects"],
     route_handlers=[
-        list_rules, create_rule, change_rule, delete_rule, preview, access,
+        list_rules, create_rule, change_rule, delete_rule, preview, preview_draft, rule_attributes, access,
         list_requests, ask, approve, deny, withdraw,
     ],
 )  # fmt: skip

@@ -4,12 +4,13 @@ A preview opens a transaction as that person, narrowed to the project. The expla
 seen comes from the view `visibility` all the same.
 """
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, restricted, unrestricted
-from annotomy.errors import NotFound
+from annotomy.errors import BadRequest, NotFound
 from annotomy.projects.access import (
     VALID,
     Permission,
@@ -18,8 +19,9 @@ from annotomy.projects.access import (
     visible_series,
     visible_studies,
 )
-from annotomy.projects.schemas import PersonsAccess, PreviewStudy
-from annotomy.projects.visibility import IN_FORCE, predicate, rule_of
+from annotomy.projects.rules import MAX_RULES, checked
+from annotomy.projects.schemas import NewRule, PersonsAccess, Preview, PreviewStudy
+from annotomy.projects.visibility import IN_FORCE, Rule, newest_seen_by, predicate, rule_of
 
 PREVIEW_STUDIES = 100
 """One page: enough to see whether a rule does what was meant."""
@@ -58,6 +60,49 @@ async def newest_visible(tx: ReadTx) -> list[PreviewStudy]:
         f" from studies st where {visible_studies('st.id')} order by st.study_at desc, st.id desc limit {PREVIEW_STUDIES}"
     )
     return [PreviewStudy(**dict(row)) for row in rows]
+
+
+async def preview_draft(tx: ReadTx, project_id: UUID, user_id: UUID, draft: list[NewRule], *, now: datetime) -> Preview:
+    """What a member would see if the project had these rules and no others; nothing is stored.
+
+    The compiled predicate is the one that settles a saved rule. Raises NotFound for who is no member.
+    """
+    await require(tx, tx.actor, Permission.PROJECT_MANAGE, project_id)
+    if len(draft) > MAX_RULES:
+        raise BadRequest(f"A project has {MAX_RULES} rules at most.")
+    member = await tx.fetchrow(
+        f"select m.role, m.reads and {VALID} as reads, m.blinded from project_members m"
+        " where m.project_id = $1 and m.user_id = $2",
+        project_id, user_id,
+    )  # fmt: skip
+    if member is None:
+        raise NotFound("There is no such member.")
+    theirs: list[Rule] = []
+    for rule in draft:
+        terms = (await checked(tx, project_id, rule))[5]
+        begun = rule.valid_from is None or rule.valid_from <= now
+        lasts = rule.expires_at is None or rule.expires_at > now
+        if begun and lasts and rule.role in (None, member["role"]) and rule.user_id in (None, user_id):
+            theirs.append(Rule(rule.effect, rule.level, rule.attribute, rule.operator, tuple(terms)))
+    rows: list[Any] = []
+    if member["reads"]:
+        async with unrestricted(tx):
+            rows = await newest_seen_by(
+                tx,
+                project_id,
+                theirs,
+                has_rules=bool(draft),
+                blinded=user_id if member["blinded"] else None,
+                limit=PREVIEW_STUDIES,
+            )
+    first = rows[0] if rows else None
+    return Preview(
+        user_id=user_id,
+        studies=first["all_studies"] if first else 0,
+        series=first["all_series"] if first else 0,
+        instances=first["all_instances"] if first else 0,
+        items=[PreviewStudy(**{name: row[name] for name in PreviewStudy.__struct_fields__}) for row in rows],
+    )
 
 
 async def who_sees(tx: ReadTx, study_instance_uid: str, user_id: UUID | None) -> list[PersonsAccess]:

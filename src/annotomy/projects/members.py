@@ -17,12 +17,16 @@ from annotomy.events import Event, emit
 from annotomy.projects.access import VALID, Permission, require, require_global, require_holding, require_member
 from annotomy.projects.errors import LastAdministrator, RoleInUse
 from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, ROLES
-from annotomy.projects.schemas import Group, Member, ProjectGroup, Role, RoleLabel
+from annotomy.projects.schemas import Candidate, Group, Member, ProjectGroup, Role, RoleLabel
 from annotomy.projects.visibility import lock_policy, settle_project
 
 MAX_GROUP_MEMBERS = 10_000
 """A group's change settles every project of the group in one transaction."""
 MAX_ROLES = 100
+MIN_SEARCH, MAX_SEARCH = 2, 100
+"""Characters of a name that is looked for: one letter would list the whole house. Korean names have two syllables at least."""
+MAX_CANDIDATES = 20
+"""What one chooses from at a glance; more letters narrow it."""
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
 
 
@@ -113,6 +117,24 @@ _MEMBERS = (
     "select u.id as user_id, u.username, u.display_name, m.role, m.valid_from, m.expires_at, m.via_group"
     " from project_members m join users u on u.id = m.user_id where m.project_id = $1"
 )
+
+
+async def find_candidates(tx: ReadTx, project_id: UUID, search: str) -> list[Candidate]:
+    """People and groups whose name holds the text, for who gives roles; no mail address, and no list of everybody."""
+    await require(tx, tx.actor, Permission.PROJECT_MANAGE, project_id)
+    wanted = search.strip().lower()
+    if not MIN_SEARCH <= len(wanted) <= MAX_SEARCH:
+        raise BadRequest(f"Give {MIN_SEARCH} to {MAX_SEARCH} characters of the name.")
+    rows = await tx.fetch(
+        "select 'group' as kind, g.id, g.name, '' as display_name, exists (select from project_groups pg"
+        " where pg.project_id = $1 and pg.group_id = g.id) as member from groups g where strpos(lower(g.name), $2) > 0"
+        " union all select 'user', u.id, u.username, u.display_name, exists (select from project_members m"
+        " where m.project_id = $1 and m.user_id = u.id) from users u where u.state = 'active'"
+        " and (strpos(lower(u.username), $2) > 0 or strpos(lower(u.display_name), $2) > 0)"
+        f" order by kind desc, name limit {MAX_CANDIDATES}",
+        project_id, wanted,
+    )  # fmt: skip
+    return [Candidate(**dict(row)) for row in rows]
 
 
 async def add_founder(tx: WriteTx, project_id: UUID, user_id: UUID) -> None:

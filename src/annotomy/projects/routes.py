@@ -16,6 +16,7 @@ from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page, decode_cursor, e
 from annotomy.projects import members, service
 from annotomy.projects.roles import PERMISSIONS
 from annotomy.projects.schemas import (
+    Candidate,
     Group,
     Member,
     NewGroup,
@@ -74,6 +75,19 @@ async def list_members(
     """Who is a member, with role and time."""
     async with services.db.read(actor) as tx:
         found = await members.list_members(tx, project_id)
+    return Page(items=found, next=None, total=len(found))
+
+
+@get("/{project_id:uuid}/candidates", operation_id="FindCandidates", opt={"permission": "project.manage"})
+async def find_candidates(
+    project_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    search: Annotated[str, QueryParameter(description="a part of the name, two characters or more")],
+) -> Page[Candidate]:
+    """People and groups, by a part of their name, who can be given a role in the project."""
+    async with services.db.read(actor) as tx:
+        found = await members.find_candidates(tx, project_id, search)
     return Page(items=found, next=None, total=len(found))
 
 
@@ -317,7 +331,7 @@ router = Router(
     path="/projects",
     tags=["projects"],
     route_handlers=[
-        list_projects, create_project, get_project, list_members, set_member, remove_member,
+        list_projects, create_project, get_project, list_members, find_candidates, set_member, remove_member,
         list_project_groups, set_project_group, remove_project_group,
         list_studies, assign_study, unassign_study, set_role, delete_role,
     ],

@@ -39,7 +39,7 @@ async def create_rule(tx: WriteTx, project_id: UUID, rule: NewRule) -> RuleAnswe
     if await tx.fetchval("select count(*) from project_rules where project_id = $1", project_id) >= MAX_RULES:
         raise BadRequest(f"A project has {MAX_RULES} rules at most.")
     rule_id = new_id()
-    columns = await _checked(tx, project_id, rule)
+    columns = await checked(tx, project_id, rule)
     await tx.execute(
         "insert into project_rules (id, project_id, effect, level, attribute, operator, value, terms, role, user_id, valid_from,"
         " expires_at, created_by) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
@@ -56,7 +56,7 @@ async def change_rule(tx: WriteTx, project_id: UUID, rule_id: UUID, change: Rule
         raise PreconditionFailed("The rule was changed meanwhile.", current_version=before.version)
     fields = {name: getattr(before, name) for name in NewRule.__struct_fields__}
     fields |= {name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
-    columns = await _checked(tx, project_id, NewRule(**fields))
+    columns = await checked(tx, project_id, NewRule(**fields))
     await tx.execute(
         "update project_rules set effect = $3, level = $4, attribute = $5, operator = $6, value = $7, terms = $8, role = $9,"
         " user_id = $10, valid_from = $11, expires_at = $12, version = version + 1 where project_id = $1 and id = $2",
@@ -112,7 +112,7 @@ def _answer(row: Any) -> RuleAnswer:
     return RuleAnswer(**{**dict(row), "value": row["value"][0]})
 
 
-async def _checked(tx: ReadTx, project_id: UUID, rule: NewRule) -> tuple[Any, ...]:
+async def checked(tx: ReadTx, project_id: UUID, rule: NewRule) -> tuple[Any, ...]:
     """The columns from effect to expires_at. Raises BadRequest that says what is wrong."""
     if rule.attribute not in ATTRIBUTES:
         raise BadRequest(f"Rules may name these attributes: {', '.join(ATTRIBUTES)}.")

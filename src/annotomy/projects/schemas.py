@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from annotomy.projects.attributes import Kind
 from annotomy.projects.visibility import Effect, Level, Operator
 
 
@@ -53,6 +54,17 @@ class Group(msgspec.Struct, frozen=True):
 
 class NewGroupMember(msgspec.Struct, frozen=True):
     user_id: UUID
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """Somebody, or a group, who can be given a role in a project."""
+
+    kind: Literal["user", "group"]
+    id: UUID
+    name: str
+    display_name: str
+    member: bool
+    """Has a role in the project already."""
 
 
 class NewProjectGroup(msgspec.Struct, frozen=True):
@@ -192,6 +204,21 @@ class Preview(msgspec.Struct, frozen=True):
     instances: int
     items: list[PreviewStudy]
     """The newest studies, with counts of what that person sees in them."""
+
+
+class DraftPreview(msgspec.Struct, frozen=True):
+    """Whom to look as, and the rules that the project would have instead of those that it has."""
+
+    user_id: UUID
+    rules: list[NewRule]
+
+
+class RuleAttribute(msgspec.Struct, frozen=True):
+    name: str
+    """The keyword of DICOM."""
+    level: Level
+    """Where its values are kept."""
+    kind: Kind
 
 
 class PersonsAccess(msgspec.Struct, frozen=True):

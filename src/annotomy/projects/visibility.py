@@ -341,11 +341,7 @@ def _statement(depth: int, decision: Verdict, seen: str) -> str:
     Old and new are laid over each other in one aggregate, since the planner does not know how many there are.
     """
     return f"""
-with held as materialized (
-  select st.id, st.study_at, st.study_instance_uid, st.rule_values, {decision.flags} from studies st
-  where st.id in (select ps.study_id from project_studies ps
-                  where ps.project_id = $2 and ($3::bigint[] is null or ps.study_id = any($3)))
-    and {decision.studies}),
+with held as materialized ({_held(decision)}),
 changed as materialized (
   select study_id, study_at, series_id, instance_id, min(held_at) as held_at, bool_or(seen) as seen
   from (select study_id, study_at, series_id, instance_id, ctid as held_at, false as seen from project_items
@@ -358,3 +354,39 @@ gone as (
   and ctid = any (array(select held_at from changed where not seen)))
 insert into project_items (audience_id, project_id, study_id, study_at, series_id, instance_id)
 select $1::bigint, $2::uuid, study_id, study_at, series_id, instance_id from changed where seen"""
+
+
+async def newest_seen_by(
+    tx: ReadTx, project_id: UUID, rules: Collection[Rule], *, has_rules: bool, blinded: UUID | None, limit: int
+) -> list[Any]:
+    """What somebody for whom these rules held would see of the project, without settling anything: its newest studies, each
+    with counts of what is seen in it and, the same in every row, in all of the project. `blinded`: who sees no work of others."""
+    if has_rules and not any(rule.effect == "ALLOW" for rule in rules):
+        return []
+    values: list[Any] = [limit, project_id, None]
+    decision = verdict(rules, values) if has_rules else _ALL
+    seen = f"{_HELD[2]} and {decision.seen}"
+    if blinded is not None:
+        values.append(blinded)
+        seen = f"{seen} and (se.owner_id is null or se.owner_id = ${len(values)})"
+    return await tx.fetch(
+        f"""
+with held as materialized ({_held(decision)}),
+seen as (
+  select st.id as study_id, se.id as series_id, count(*) as instances
+  from held st join series se on se.study_id = st.id join instances i on i.series_id = se.id where {seen} group by st.id, se.id),
+by_study as (select study_id, count(*) as series, sum(instances)::bigint as instances from seen group by study_id)
+select st.study_instance_uid, st.study_date, st.study_description, b.series, b.instances, count(*) over () as all_studies,
+       sum(b.series) over ()::bigint as all_series, sum(b.instances) over ()::bigint as all_instances
+from by_study b join studies st on st.id = b.study_id order by st.study_at desc, st.id desc limit $1""",
+        *values,
+    )
+
+
+def _held(decision: Verdict) -> str:
+    """What the project $2 holds - of the studies $3, where they are given - and rules about studies leave."""
+    return f"""
+  select st.id, st.study_at, st.study_instance_uid, st.rule_values, {decision.flags} from studies st
+  where st.id in (select ps.study_id from project_studies ps
+                  where ps.project_id = $2 and ($3::bigint[] is null or ps.study_id = any($3)))
+    and {decision.studies}"""

@@ -19,3 +19,9 @@ export async function bodyOf<T>(
   if (!response.ok || data === undefined) throw failureOf(response.status, error);
   return data;
 }
+
+/** A call that answers nothing. */
+export async function done(call: Promise<{ error?: unknown; response: Response }>): Promise<void> {
+  const { error, response } = await call;
+  if (!response.ok) throw failureOf(response.status, error);
+}

@@ -30,6 +30,15 @@ export function queryStudy(studyUid: string, signal: AbortSignal): Promise<Dicom
   return getDicomJson(`/studies?StudyInstanceUID=${studyUid}&includefield=StudyDescription`, signal);
 }
 
+/** A page of studies by a list of UIDs (PS3.18 8.3.4.2), so few that they fit into an address. */
+export function queryStudiesByUid(studyUids: string[], signal: AbortSignal): Promise<DicomDataset[]> {
+  const query = new URLSearchParams({
+    StudyInstanceUID: studyUids.join(','),
+    limit: String(studyUids.length),
+  });
+  return getDicomJson(`/studies?${query}&includefield=StudyDescription`, signal);
+}
+
 export function querySeries(studyUid: string, signal: AbortSignal): Promise<DicomDataset[]> {
   return getDicomJson(`/studies/${studyUid}/series?includefield=SeriesDescription`, signal);
 }

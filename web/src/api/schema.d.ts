@@ -1261,6 +1261,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/candidates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** FindCandidates */
+        get: operations["FindCandidates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/groups": {
         parameters: {
             query?: never;
@@ -1429,7 +1446,8 @@ export interface paths {
         /** Preview */
         get: operations["PreviewRules"];
         put?: never;
-        post?: never;
+        /** PreviewDraft */
+        post: operations["PreviewDraftRules"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1452,6 +1470,41 @@ export interface paths {
         head?: never;
         /** ChangeRule */
         patch: operations["ChangeRule"];
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/share-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListShareLinks */
+        get: operations["ListShareLinks"];
+        put?: never;
+        /** CreateShareLink */
+        post: operations["CreateShareLink"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/projects/{project_id}/share-links/{link_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** RevokeShareLink */
+        delete: operations["RevokeShareLink"];
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/projects/{project_id}/studies": {
@@ -1516,6 +1569,23 @@ export interface paths {
         };
         /** ListRoles */
         get: operations["ListRoles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rule-attributes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** RuleAttributes */
+        get: operations["ListRuleAttributes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1728,6 +1798,23 @@ export interface paths {
         post?: never;
         /** EndSession */
         delete: operations["EndSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/share": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** OpenShareLink */
+        post: operations["OpenShareLink"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -2684,7 +2771,7 @@ export interface components {
             handle: string;
             name: string;
             scopes: string[] | null;
-            project_id: string | null;
+            project_ids: string[] | null;
             addresses: string[];
             /** Format: date-time */
             created_at: string;
@@ -2780,6 +2867,16 @@ export interface components {
             patients: number;
             downloads: number;
         };
+        /** Candidate */
+        Candidate: {
+            /** @enum {string} */
+            kind: "user" | "group";
+            /** Format: uuid */
+            id: string;
+            name: string;
+            display_name: string;
+            member: boolean;
+        };
         /** CellResult */
         CellResult: {
             /** @enum {string} */
@@ -2858,6 +2955,12 @@ export interface components {
             /** Format: date-time */
             saved_at: string;
             bytes: number;
+        };
+        /** DraftPreview */
+        DraftPreview: {
+            /** Format: uuid */
+            user_id: string;
+            rules: components["schemas"]["NewRule"][];
         };
         /** Edit */
         Edit: {
@@ -2974,6 +3077,15 @@ export interface components {
             id: string;
             key: string;
         };
+        /** IssuedShareLink */
+        IssuedShareLink: {
+            /** Format: uuid */
+            id: string;
+            token: string;
+            path: string;
+            /** Format: date-time */
+            expires_at: string;
+        };
         /** JobAnswer */
         JobAnswer: {
             /** Format: uuid */
@@ -3077,6 +3189,7 @@ export interface components {
             display_name: string;
             is_admin: boolean;
             projects: components["schemas"]["Membership"][];
+            global_roles: string[];
         };
         /** Measurement */
         Measurement: {
@@ -3205,6 +3318,7 @@ export interface components {
         NewApiKey: {
             name: string;
             project_id?: string | null;
+            project_ids?: string[] | null;
             expires_at?: string | null;
             scopes?: string[] | null;
             addresses?: string[];
@@ -3336,6 +3450,16 @@ export interface components {
             valid_from?: string | null;
             expires_at?: string | null;
         };
+        /** NewShareLink */
+        NewShareLink: {
+            name: string;
+            studies: components["schemas"]["SharedStudy"][];
+            /** Format: date-time */
+            expires_at: string;
+            actions?: ("view" | "download")[];
+            password?: string | null;
+            max_uses?: number | null;
+        };
         /** NewTotp */
         NewTotp: {
             secret: string;
@@ -3365,6 +3489,13 @@ export interface components {
             first_at: string;
             /** Format: date-time */
             last_at: string;
+        };
+        /** OpenShareLink */
+        OpenShareLink: {
+            token: string;
+            password?: string | null;
+            /** @default false */
+            cookie: boolean;
         };
         /** Page[DraftEntry] */
         "Page_annotomy.annotations.drafts.DraftEntry_": {
@@ -3480,6 +3611,12 @@ export interface components {
             next: string | null;
             total: number | null;
         };
+        /** Page[Candidate] */
+        "Page_annotomy.projects.schemas.Candidate_": {
+            items: components["schemas"]["Candidate"][];
+            next: string | null;
+            total: number | null;
+        };
         /** Page[GlobalRole] */
         "Page_annotomy.projects.schemas.GlobalRole_": {
             items: components["schemas"]["GlobalRole"][];
@@ -3525,6 +3662,18 @@ export interface components {
         /** Page[RuleAnswer] */
         "Page_annotomy.projects.schemas.RuleAnswer_": {
             items: components["schemas"]["RuleAnswer"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RuleAttribute] */
+        "Page_annotomy.projects.schemas.RuleAttribute_": {
+            items: components["schemas"]["RuleAttribute"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[ShareLink] */
+        "Page_annotomy.projects.schemas.ShareLink_": {
+            items: components["schemas"]["ShareLink"][];
             next: string | null;
             total: number | null;
         };
@@ -3926,6 +4075,14 @@ export interface components {
             created_at: string;
             version: number;
         };
+        /** RuleAttribute */
+        RuleAttribute: {
+            name: string;
+            /** @enum {string} */
+            level: "STUDY" | "SERIES" | "INSTANCE";
+            /** @enum {string} */
+            kind: "text" | "date" | "age" | "number";
+        };
         /** RuleChange */
         RuleChange: {
             effect?: "ALLOW" | "DENY" | "LIMIT";
@@ -4004,6 +4161,44 @@ export interface components {
         Settings: {
             /** @default false */
             review_own: boolean;
+        };
+        /** ShareLink */
+        ShareLink: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** Format: uuid */
+            created_by: string;
+            creator: string;
+            actions: ("view" | "download")[];
+            /** @enum {string} */
+            state: "active" | "expired" | "used_up" | "revoked";
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            expires_at: string;
+            last_used_at: string | null;
+            uses: number;
+            max_uses: number | null;
+            has_password: boolean;
+            revoked_at: string | null;
+            studies: components["schemas"]["SharedStudy"][];
+        };
+        /** SharedAccess */
+        SharedAccess: {
+            access_token: string;
+            token_type: string;
+            expires_in: number;
+            name: string;
+            actions: ("view" | "download")[];
+            /** Format: date-time */
+            expires_at: string;
+            studies: components["schemas"]["SharedStudy"][];
+        };
+        /** SharedStudy */
+        SharedStudy: {
+            study_instance_uid: string;
+            series_instance_uids?: string[];
         };
         /** SignInWays */
         SignInWays: {
@@ -7380,6 +7575,36 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    FindCandidates: {
+        parameters: {
+            query: {
+                /** @description a part of the name, two characters or more */
+                search: string;
+            };
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.Candidate_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ListProjectGroups: {
         parameters: {
             query?: never;
@@ -7841,6 +8066,40 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    PreviewDraftRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DraftPreview"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     DeleteRule: {
         parameters: {
             query?: never;
@@ -7904,6 +8163,94 @@ export interface operations {
             412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
             413: components["responses"]["TooLarge"];
             428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListShareLinks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.ShareLink_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CreateShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewShareLink"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IssuedShareLink"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RevokeShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+                link_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -8088,6 +8435,30 @@ export interface operations {
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListRuleAttributes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.projects.schemas.RuleAttribute_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -8619,6 +8990,37 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    OpenShareLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OpenShareLink"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SharedAccess"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
             429: components["responses"]["TooManyRequests"];
         };
     };

@@ -78,6 +78,38 @@ const usersRoute = createRoute({
   component: lazyRouteComponent(() => import('../features/identity/users-page'), 'UsersPage'),
 });
 
+const projectsRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/projects',
+  component: lazyRouteComponent(() => import('../features/projects/projects-page'), 'ProjectsPage'),
+});
+
+const projectRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/projects/$projectId',
+  validateSearch: (search: Record<string, unknown>): { tab?: string } =>
+    typeof search.tab === 'string' ? { tab: search.tab } : {},
+  component: lazyRouteComponent(() => import('../features/projects/project-page'), 'ProjectPage'),
+});
+
+const memberMatrixRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/matrix',
+  component: lazyRouteComponent(() => import('../features/projects/member-matrix-page'), 'MemberMatrixPage'),
+});
+
+const auditRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/audit',
+  component: lazyRouteComponent(() => import('../features/audit/audit-page'), 'AuditPage'),
+});
+
+const groupsRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/groups',
+  component: lazyRouteComponent(() => import('../features/projects/groups-page'), 'GroupsPage'),
+});
+
 export const router = createRouter({
   routeTree: rootRoute.addChildren([
     signInRoute,
@@ -85,7 +117,17 @@ export const router = createRouter({
     forgotPasswordRoute,
     resetPasswordRoute,
     shareRoute,
-    signedInRoute.addChildren([studyListRoute, viewerRoute, profileRoute, usersRoute]),
+    signedInRoute.addChildren([
+      studyListRoute,
+      viewerRoute,
+      profileRoute,
+      usersRoute,
+      projectsRoute,
+      projectRoute,
+      groupsRoute,
+      memberMatrixRoute,
+      auditRoute,
+    ]),
   ]),
   defaultNotFoundComponent: () => {
     throw redirect({ to: '/' });

@@ -7,6 +7,7 @@ import { type KeyboardEvent, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { DICOM_WEB_ROOT, queryStudies, type StudySearch } from '../../api/dicom-web';
 import { FailureNotice } from '../../components/failure-notice';
+import { Picture } from '../../components/picture';
 import {
   type DicomDataset,
   isoDateOf,
@@ -17,9 +18,12 @@ import {
   textsOf,
 } from '../../lib/dicom-json';
 import classes from './study-list-page.module.css';
+import { StudyPreview } from './study-preview';
 
 const PAGE_SIZE = 50;
 const TYPING_PAUSE_MS = 300;
+/** As long as operating systems wait for the second click. */
+const DOUBLE_CLICK_MS = 500;
 const MODALITIES = ['CR', 'CT', 'DX', 'MG', 'MR', 'NM', 'OT', 'PT', 'US', 'XA', 'SEG', 'SR'];
 
 export function StudyListPage() {
@@ -27,8 +31,23 @@ export function StudyListPage() {
   const [search, setSearch] = useState<StudySearch>({ patientName: '', patientId: '', modality: null });
   const [settled] = useDebouncedValue(search, TYPING_PAUSE_MS);
   const [offset, setOffset] = useState(0);
+  const [selectedUid, setSelectedUid] = useState<string | null>(null);
+  const navigate = useNavigate();
   const firstField = useRef<HTMLInputElement>(null);
-  useHotkeys([['/', () => firstField.current?.focus()]]);
+  const table = useRef<HTMLDivElement>(null);
+  const selectedAt = useRef(0);
+  const select = (studyUid: string) => {
+    selectedAt.current = performance.now();
+    setSelectedUid(studyUid);
+  };
+  const closePreview = () => {
+    setSelectedUid(null);
+    table.current?.querySelector<HTMLElement>('[aria-selected=true]')?.focus();
+  };
+  useHotkeys([
+    ['/', () => firstField.current?.focus()],
+    ['Escape', closePreview],
+  ]);
 
   const studies = useQuery({
     queryKey: ['studies', settled, offset],
@@ -38,6 +57,8 @@ export function StudyListPage() {
   });
   const shown = studies.data?.slice(0, PAGE_SIZE) ?? [];
   const hasNext = (studies.data?.length ?? 0) > PAGE_SIZE;
+  const selected = shown.find((study) => textOf(study, TAG.studyInstanceUid) === selectedUid);
+  const open = (studyUid: string) => void navigate({ to: '/viewer/$studyUid', params: { studyUid } });
   const change = (part: Partial<StudySearch>) => {
     setSearch({ ...search, ...part });
     setOffset(0);
@@ -80,29 +101,50 @@ export function StudyListPage() {
         {studies.isFetching && <Loader size="xs" aria-label={t('studies.loading')} />}
       </div>
 
-      <div className={classes.table}>
-        {studies.error !== null && (
-          <FailureNotice
-            title={t('studies.failed')}
-            error={studies.error}
-            onRetry={() => void studies.refetch()}
-            testId="studies-error"
+      {/* The preview may come to lie under the pointer between two clicks on a row: it then gets the double click. */}
+      {/* biome-ignore lint/a11y/noStaticElementInteractions: Enter on the row does the same */}
+      <div
+        className={classes.body}
+        onDoubleClick={(event) => {
+          const onRow = table.current?.contains(event.target as Node) ?? false;
+          if (!onRow && selectedUid && event.timeStamp - selectedAt.current < DOUBLE_CLICK_MS)
+            open(selectedUid);
+        }}
+      >
+        <div className={classes.table} ref={table}>
+          {studies.error !== null && (
+            <FailureNotice
+              title={t('studies.failed')}
+              error={studies.error}
+              onRetry={() => void studies.refetch()}
+              testId="studies-error"
+            />
+          )}
+          {studies.isSuccess && shown.length === 0 && (
+            <div className={classes.empty} data-testid="studies-empty">
+              <Text fw={600}>{t(isSearch(settled) ? 'studies.nothingFound' : 'studies.empty')}</Text>
+              <Text size="sm" c="dimmed">
+                {t(isSearch(settled) ? 'studies.nothingFoundHint' : 'studies.emptyHint')}
+              </Text>
+              {!isSearch(settled) && (
+                <Code block className={classes.command}>
+                  ./run cli import FOLDER --project NAME
+                </Code>
+              )}
+            </div>
+          )}
+          {shown.length > 0 && (
+            <StudyTable studies={shown} selectedUid={selectedUid} onSelect={select} onOpen={open} />
+          )}
+        </div>
+        {selected && (
+          <StudyPreview
+            key={selectedUid}
+            study={selected}
+            onOpen={() => open(textOf(selected, TAG.studyInstanceUid))}
+            onClose={closePreview}
           />
         )}
-        {studies.isSuccess && shown.length === 0 && (
-          <div className={classes.empty} data-testid="studies-empty">
-            <Text fw={600}>{t(isSearch(settled) ? 'studies.nothingFound' : 'studies.empty')}</Text>
-            <Text size="sm" c="dimmed">
-              {t(isSearch(settled) ? 'studies.nothingFoundHint' : 'studies.emptyHint')}
-            </Text>
-            {!isSearch(settled) && (
-              <Code block className={classes.command}>
-                ./run cli import FOLDER --project NAME
-              </Code>
-            )}
-          </div>
-        )}
-        {shown.length > 0 && <StudyTable studies={shown} />}
       </div>
 
       <div className={classes.footer}>
@@ -135,10 +177,17 @@ export function StudyListPage() {
   );
 }
 
-function StudyTable({ studies }: { studies: DicomDataset[] }) {
+interface Choice {
+  selectedUid: string | null;
+  onSelect: (studyUid: string) => void;
+  onOpen: (studyUid: string) => void;
+}
+
+function StudyTable({ studies, ...choice }: { studies: DicomDataset[] } & Choice) {
   const { t } = useTranslation();
   return (
     <Table
+      role="grid"
       stickyHeader
       highlightOnHover
       verticalSpacing={6}
@@ -161,29 +210,31 @@ function StudyTable({ studies }: { studies: DicomDataset[] }) {
       </Table.Thead>
       <Table.Tbody>
         {studies.map((study) => (
-          <StudyRow key={textOf(study, TAG.studyInstanceUid)} study={study} />
+          <StudyRow key={textOf(study, TAG.studyInstanceUid)} study={study} {...choice} />
         ))}
       </Table.Tbody>
     </Table>
   );
 }
 
-function StudyRow({ study }: { study: DicomDataset }) {
+function StudyRow({ study, selectedUid, onSelect, onOpen }: { study: DicomDataset } & Choice) {
   const { t } = useTranslation();
-  const navigate = useNavigate();
   const studyUid = textOf(study, TAG.studyInstanceUid);
-  const open = () => void navigate({ to: '/viewer/$studyUid', params: { studyUid } });
+  const open = () => onOpen(studyUid);
+  const selected = studyUid === selectedUid;
   return (
     <Table.Tr
       tabIndex={0}
       className={classes.row}
       data-testid="study-row"
       data-study-uid={studyUid}
+      aria-selected={selected}
+      onClick={() => onSelect(studyUid)}
       onDoubleClick={open}
-      onKeyDown={(event) => moveOrOpen(event, open)}
+      onKeyDown={(event) => act(event, { open, select: onSelect, follow: selectedUid !== null })}
     >
       <Table.Td className={classes.pictureCell}>
-        <StudyPicture studyUid={studyUid} />
+        <Picture src={`${DICOM_WEB_ROOT}/studies/${studyUid}/thumbnail`} />
       </Table.Td>
       <Table.Td fw={500}>{personNameOf(study, TAG.patientName) || t('studies.unnamed')}</Table.Td>
       <Table.Td c="dimmed">{textOf(study, TAG.patientId)}</Table.Td>
@@ -220,31 +271,24 @@ function StudyRow({ study }: { study: DicomDataset }) {
   );
 }
 
-/** Rendered by the server, fetched with the viewer's cookie; a study without an image that can be drawn keeps its dark square. */
-function StudyPicture({ studyUid }: { studyUid: string }) {
-  const [failed, setFailed] = useState(false);
-  return (
-    <span className={classes.picture}>
-      {!failed && (
-        <img
-          src={`${DICOM_WEB_ROOT}/studies/${studyUid}/thumbnail`}
-          alt=""
-          loading="lazy"
-          draggable={false}
-          onError={() => setFailed(true)}
-        />
-      )}
-    </span>
-  );
-}
-
 function isSearch(search: StudySearch): boolean {
   return search.patientName !== '' || search.patientId !== '' || search.modality !== null;
 }
 
-function moveOrOpen(event: KeyboardEvent<HTMLTableRowElement>, open: () => void): void {
+interface Act {
+  open: () => void;
+  select: (studyUid: string) => void;
+  /** The preview is open and shows what the arrow keys come to. */
+  follow: boolean;
+}
+
+function act(event: KeyboardEvent<HTMLTableRowElement>, { open, select, follow }: Act): void {
   const row = event.currentTarget;
-  if (event.key === 'Enter' && event.target === row) open();
+  if (event.target === row && event.key === 'Enter') open();
+  if (event.target === row && event.key === ' ') {
+    event.preventDefault();
+    select(row.dataset.studyUid as string);
+  }
   const neighbour =
     event.key === 'ArrowDown'
       ? row.nextElementSibling
@@ -254,5 +298,6 @@ function moveOrOpen(event: KeyboardEvent<HTMLTableRowElement>, open: () => void)
   if (neighbour instanceof HTMLElement) {
     event.preventDefault();
     neighbour.focus();
+    if (follow) select(neighbour.dataset.studyUid as string);
   }
 }

@@ -4,9 +4,9 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { issueApiKey, listApiKeys, revokeApiKey } from '../../api/account';
-import { useDay } from './day';
-import { Section } from './section';
-import classes from './settings-page.module.css';
+import { Section } from '../../components/section';
+import classes from '../../components/settings-page.module.css';
+import { useDay } from '../../lib/day';
 
 /** What a key may do, from narrow to wide; the last has no scopes: all that its owner may do. */
 const REACHES: Record<string, string[] | undefined> = {

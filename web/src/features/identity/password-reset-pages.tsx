@@ -5,8 +5,8 @@ import { Link } from '@tanstack/react-router';
 import { type FormEvent, type ReactNode, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { askForReset, resetPassword } from '../../api/account';
+import { failureText } from '../../components/failure-text';
 import { CardPage } from './card-page';
-import { failureText } from './failure-text';
 
 export function ForgotPasswordPage() {
   const { t } = useTranslation();

@@ -12,12 +12,12 @@ import {
   updateProfile,
 } from '../../api/account';
 import { FailureNotice } from '../../components/failure-notice';
+import { Section } from '../../components/section';
+import classes from '../../components/settings-page.module.css';
+import { useStepUp } from '../../components/step-up';
 import { ApiKeysSection } from './api-keys-section';
 import { SecondFactorSection } from './second-factor-section';
-import { Section } from './section';
 import { SessionsSection } from './sessions-section';
-import classes from './settings-page.module.css';
-import { useStepUp } from './step-up';
 
 export function ProfilePage() {
   const { t } = useTranslation();

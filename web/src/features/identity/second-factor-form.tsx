@@ -5,8 +5,8 @@ import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { RequestFailed } from '../../api/failure';
 import { continueSignIn, type SecondFactorChallenge, type SecondFactorProof } from '../../api/session';
+import { failureText } from '../../components/failure-text';
 import { answerWithPasskey, passkeysAreKnown } from '../../lib/passkey';
-import { failureText } from './failure-text';
 
 interface Props {
   challenge: SecondFactorChallenge;

@@ -14,10 +14,10 @@ import {
   removePasskey,
   removeTotp,
 } from '../../api/account';
+import { Section } from '../../components/section';
+import classes from '../../components/settings-page.module.css';
+import { useDay } from '../../lib/day';
 import { createPasskey, passkeysAreKnown } from '../../lib/passkey';
-import { useDay } from './day';
-import { Section } from './section';
-import classes from './settings-page.module.css';
 
 interface Props {
   profile: Profile;

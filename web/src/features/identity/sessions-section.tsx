@@ -3,10 +3,10 @@ import { Badge, Button, Group, Text } from '@mantine/core';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useTranslation } from 'react-i18next';
 import { endOtherSessions, endSession, listSessions } from '../../api/account';
-import { useDay } from './day';
+import { Section } from '../../components/section';
+import classes from '../../components/settings-page.module.css';
+import { useDay } from '../../lib/day';
 import { deviceName } from './device-name';
-import { Section } from './section';
-import classes from './settings-page.module.css';
 
 export function SessionsSection() {
   const { t } = useTranslation();

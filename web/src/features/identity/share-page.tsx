@@ -5,8 +5,8 @@ import { type FormEvent, useEffect, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { openShareLink, type SharedAccess } from '../../api/account';
 import { RequestFailed } from '../../api/failure';
+import { failureText } from '../../components/failure-text';
 import { CardPage } from './card-page';
-import { failureText } from './failure-text';
 
 export function SharePage() {
   const { t } = useTranslation();

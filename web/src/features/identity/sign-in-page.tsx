@@ -7,9 +7,9 @@ import { useTranslation } from 'react-i18next';
 import { getSignInWays } from '../../api/account';
 import { RequestFailed } from '../../api/failure';
 import { type SecondFactorChallenge, signIn, signInWithPasskey } from '../../api/session';
+import { failureText, problemText } from '../../components/failure-text';
 import { answerWithPasskey, passkeysAreKnown } from '../../lib/passkey';
 import { CardPage } from './card-page';
-import { failureText, problemText } from './failure-text';
 import { SecondFactorForm } from './second-factor-form';
 
 export function SignInPage() {

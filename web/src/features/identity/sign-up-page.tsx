@@ -5,8 +5,8 @@ import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { signUp } from '../../api/account';
+import { failureText } from '../../components/failure-text';
 import { CardPage } from './card-page';
-import { failureText } from './failure-text';
 
 export function SignUpPage() {
   const { t } = useTranslation();

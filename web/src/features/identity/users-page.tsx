@@ -4,10 +4,10 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { changeUserState, getProfile, listUsers, type User, updateUser } from '../../api/account';
-import { useDay } from './day';
-import { Section } from './section';
-import classes from './settings-page.module.css';
-import { useStepUp } from './step-up';
+import { Section } from '../../components/section';
+import classes from '../../components/settings-page.module.css';
+import { useStepUp } from '../../components/step-up';
+import { useDay } from '../../lib/day';
 
 const ACTIONS = { pending: 'approve', active: 'suspend', suspended: 'activate' } as const;
 const COLORS = { pending: 'yellow', active: 'teal', suspended: 'gray' } as const;

@@ -1,6 +1,6 @@
 /** What a failure says to people: in their language where we know the slug, else the server's own words. */
 import type { TFunction } from 'i18next';
-import { RequestFailed } from '../../api/failure';
+import { RequestFailed } from '../api/failure';
 
 const KNOWN = [
   'too-many-requests',

@@ -6,9 +6,9 @@ import { Alert, Button, Modal, PasswordInput, Stack, Text, TextInput } from '@ma
 import { useMutation } from '@tanstack/react-query';
 import { type ReactNode, useCallback, useState } from 'react';
 import { useTranslation } from 'react-i18next';
-import { beginStepUp, type StepUpProof, stepUp } from '../../api/account';
-import { RequestFailed } from '../../api/failure';
-import { answerWithPasskey, passkeysAreKnown } from '../../lib/passkey';
+import { beginStepUp, type StepUpProof, stepUp } from '../api/account';
+import { RequestFailed } from '../api/failure';
+import { answerWithPasskey, passkeysAreKnown } from '../lib/passkey';
 import { failureText } from './failure-text';
 
 interface Asked {
