@@ -60,6 +60,7 @@ def picture(attributes: dict[str, str]) -> bytes:
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation = 7, 0
     dataset.add_new(0x7FE00010, "OB", bytes(4))
+    dataset.ICCProfile = bytes(2000)  # over the length up to which metadata holds a value
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

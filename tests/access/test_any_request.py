@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 
 from annotomy.actor import SYSTEM
 from annotomy.http.openapi import document
-from tests.access.world import EVENT_STREAM, World, one_turn, project_roles
+from tests.access.world import World, is_event_stream, one_turn, project_roles
 from tests.support.application import Application
 
 CHECKS: list[Any] = [
@@ -159,7 +159,7 @@ def _name_what_exists(case: Any, ids: dict[str, str]) -> None:
 
 async def _answer(application: Application, case: Any, headers: dict[str, str]) -> httpx.Response:
     sent = requests.Request(**case.as_transport_kwargs(base_url=BASE)).prepare()
-    client = one_turn(application) if case.path.rstrip("/") == EVENT_STREAM else application.client
+    client = one_turn(application) if is_event_stream(case.method, case.path) else application.client
     body = sent.body.encode() if isinstance(sent.body, str) else sent.body
     return await client.request(
         str(sent.method), str(sent.url), headers=cast("Any", {**sent.headers, **headers}), content=cast("Any", body)

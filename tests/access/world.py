@@ -137,7 +137,12 @@ def example(schema: dict[str, Any], ids: dict[str, str], name: str = "") -> Any:
             return "2099-01-01T00:00:00Z" if schema.get("format") == "date-time" else "x"
 
 
-EVENT_STREAM = "/api/v1/events"
+EVENT_STREAMS = ("/api/v1/events", "/dicom-web/subscribers/")
+"""How the paths begin that answer without an end."""
+
+
+def is_event_stream(method: str, path: str) -> bool:
+    return method.upper() == "GET" and (path.rstrip("/") == EVENT_STREAMS[0] or path.startswith(EVENT_STREAMS[1]))
 
 
 async def call(application: Application, one: Operation, headers: dict[str, str], ids: dict[str, str]) -> Any:
@@ -147,7 +152,7 @@ async def call(application: Application, one: Operation, headers: dict[str, str]
     body = None if one.body is None else example(one.body, ids)
     extra = {"If-Match": '"1"', "Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Upload-Length": "1"}
     params = {name: ids[name] for name in one.query}
-    if one.path.rstrip("/") == EVENT_STREAM:
+    if is_event_stream(one.method, one.path):
         async with one_turn(application) as client:
             return await client.get(path, headers=headers | {"Last-Event-ID": "0"}, params=params)
     return await application.client.request(one.method, path, headers=headers | extra, params=params, json=body)
@@ -292,6 +297,10 @@ async def world(application: Application) -> AsyncIterator[World]:
             "insert into passkeys (id, user_id, credential_id, public_key, sign_count, name) values ($1, $2, '', '', 0, '')",
             UUID(passkey), UUID(user_ids["owner"]),
         )  # fmt: skip
+        # Signed in with that passkey: exports are given to who has one only after a fresh proof.
+        await tx.execute(
+            "update sessions set methods = array_append(methods, 'hwk') where user_id = $1", UUID(user_ids["owner"])
+        )
         session = await tx.fetchval("select id from sessions where user_id = $1 limit 1", UUID(user_ids["owner"]))
         await tx.execute(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, label, created_by)"
@@ -315,6 +324,8 @@ async def world(application: Application) -> AsyncIterator[World]:
             new_id(), UUID(project), attributes["StudyInstanceUID"],
             {"00100020": {"vr": "LO", "Value": ["SECRETPATIENT"]}}, UUID(user_ids["owner"]),
         )  # fmt: skip
+    subscribed = await client.post("/dicom-web/workitems/1.2.826.0.1.7/subscribers/SUBSCRIBER", headers=owner)
+    assert subscribed.status_code == 201, subscribed.text
     yield World(
         ids={
             "project_id": project,
@@ -340,7 +351,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "prediction_id": prediction,
             "workitem_uid": "1.2.826.0.1.7",
             "ae_title": "SUBSCRIBER",
-            "bulkdata_path": "00420011",
+            "bulkdata_path": "00282000",
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),

@@ -38,22 +38,30 @@ async def stream_events(
     project_id: Annotated[UUID | None, QueryParameter(description="Only what happens in this project.")] = None,
 ) -> Stream:
     """What happens from now on, or after `Last-Event-ID`, as server-sent events."""
-    told = request.headers.get("last-event-id")
-    if told is not None and not (told.isascii() and told.isdigit()):
-        raise BadRequest("Last-Event-ID is a position that this server gave.")
+    after = position_told(request)
     authenticator = request.app.state.authenticator
     header = request.headers.get("authorization")
     address = address_of(request, services.settings.http)
     draining = request.scope.get("state", {}).get("draining")
     pieces = live.stream(
         actor,
-        after=int(told) if told is not None else None,
+        after=after,
         project_id=project_id,
         still_allowed=lambda: authenticator.from_header(header, address),
         draining=lambda: draining is not None and draining.is_set(),
     )
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Stream(pieces, media_type="text/event-stream", headers=headers)
+
+
+def position_told(request: Request[Any, Any, Any]) -> int | None:
+    """Behind which event a stream goes on (`Last-Event-ID`). Raises BadRequest."""
+    told = request.headers.get("last-event-id")
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdigit()):
+        raise BadRequest("Last-Event-ID is a position that this server gave.")
+    return int(told)
 
 
 @get("/log", operation_id="ListEvents", opt={"permission": "own"})

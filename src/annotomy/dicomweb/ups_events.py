@@ -15,6 +15,7 @@ from litestar.response import Stream
 from annotomy.actor import Actor
 from annotomy.collaboration.feed import FeedEvent
 from annotomy.collaboration.live import LiveUpdates
+from annotomy.collaboration.routes import position_told
 from annotomy.errors import BadRequest, NotFound
 from annotomy.http.peer import address_of
 from annotomy.services import Services
@@ -103,9 +104,7 @@ async def reports(
     live: NamedDependency[LiveUpdates],
 ) -> Stream:
     """The event reports of a subscriber from now on, or after `Last-Event-ID`, as server-sent events."""
-    told = request.headers.get("last-event-id")
-    if told is not None and not told.isdigit():
-        raise BadRequest("Last-Event-ID is a position that this server gave.")
+    after = position_told(request)
     async with services.db.read(actor) as tx:
         one_by_one = await followed(tx, ae_title)
     authenticator, address = request.app.state.authenticator, address_of(request, services.settings.http)
@@ -116,12 +115,12 @@ async def reports(
         return await _report(services, actor, ae_title, event)
 
     async def pieces() -> AsyncIterator[bytes]:
-        if told is None:  # CC.2.3.3: who subscribes is told the state as it is
+        if after is None:  # CC.2.3.3: who subscribes is told the state as it is
             for workitem_uid in one_by_one:
                 yield await _now(services, actor, workitem_uid)
         async for piece in live.stream(
             actor,
-            after=int(told) if told is not None else None,
+            after=after,
             project_id=None,
             still_allowed=lambda: authenticator.from_header(header, address),
             draining=lambda: draining is not None and draining.is_set(),

@@ -124,6 +124,10 @@ def _add_path_parameters(path: str, operation: Json) -> None:
         if name not in named
     ]
 
+    for one in parameters:
+        if one["in"] == "path" and one["schema"].get("format") == "uri":
+            del one["schema"]["format"]  # the rest of a path (`{name:path}`), which the framework takes for an address
+
     def place(one: Json) -> tuple[bool, int, str, str]:
         return one["in"] != "path", path.find(f"{{{one['name']}}}"), one["in"], one["name"]
 
