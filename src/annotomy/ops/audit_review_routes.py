@@ -133,6 +133,7 @@ async def get_segments(actor: NamedDependency[Actor], services: NamedDependency[
         "audit": "audit.exported",
         "audit_first": True,
         "exclude_from_compression": True,
+        "gives": ["application/gzip"],
     },
 )
 async def get_segment_file(

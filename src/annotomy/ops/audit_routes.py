@@ -100,7 +100,11 @@ class ExportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "/export",
     status_code=200,
     operation_id="ExportAudit",
-    opt={"permission": "audit.read", "exclude_from_compression": True},
+    opt={
+        "permission": "audit.read",
+        "exclude_from_compression": True,
+        "gives": sorted({form.media_type for form in audit_export.FORMS.values()}),
+    },
 )
 async def export(
     data: JSONBody[ExportRequest], actor: NamedDependency[Actor], services: NamedDependency[Services], state: State

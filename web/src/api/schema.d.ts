@@ -5984,7 +5984,9 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/fhir+ndjson": unknown;
+                    "application/x-ndjson": unknown;
+                    "application/xml": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
@@ -6182,7 +6184,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": unknown;
+                    "application/gzip": string;
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];
