@@ -26,6 +26,7 @@ from annotomy.db.engine import Database
 from annotomy.dicomweb import bulkdata, qido, rendered, stow, ups, ups_events, wado, wado_uri
 from annotomy.errors import Problem
 from annotomy.http.admission import Admission
+from annotomy.http.cookies import VIEWER_COOKIE
 from annotomy.http.egress import Egress
 from annotomy.http.middleware import request_context
 from annotomy.http.openapi import DocumentPlugin, document, document_30
@@ -39,7 +40,6 @@ from annotomy.http.problems import (
 )
 from annotomy.http.static_files import handlers as static_handlers
 from annotomy.identity.authenticate import Authenticator
-from annotomy.identity.cookies import VIEWER_COOKIE
 from annotomy.identity.oidc import GroupRoles
 from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from annotomy import app
 from annotomy.archive import decode
-from annotomy.dicom import attributes, decoding, frames, nifti, pixels, scanner
+from annotomy.dicom import attributes, decoding, frames, nifti, pixels, scanner, volume_series
 from annotomy.dicomweb import stow
 from annotomy.uploads import ingest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "untrusted-input.md"
-MODULES = (app, attributes, decode, decoding, frames, ingest, nifti, pixels, scanner, stow)
+MODULES = (app, attributes, decode, decoding, frames, ingest, nifti, pixels, scanner, stow, volume_series)
 ROW = re.compile(r"\| `(\w+)\.(\w+)` = (\d+) \|")
 
 

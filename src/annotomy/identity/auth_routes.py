@@ -9,9 +9,9 @@ from litestar.params import JSONBody
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.errors import Forbidden, Unauthenticated
+from annotomy.http.cookies import NO_STORE, viewer_cookie
 from annotomy.http.peer import Peer, require_own_page
 from annotomy.identity import credentials, second_factor, sessions, throttle, users
-from annotomy.identity.cookies import NO_STORE, viewer_cookie
 from annotomy.identity.passwords import hash_password
 from annotomy.identity.schemas import (
     Login,

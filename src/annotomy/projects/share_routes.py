@@ -9,9 +9,9 @@ from litestar.params import FromPath, JSONBody
 
 from annotomy.actor import Actor
 from annotomy.errors import BadRequest, Forbidden
+from annotomy.http.cookies import NO_STORE, viewer_cookie
 from annotomy.http.pages import Page
 from annotomy.http.peer import Peer, require_own_page
-from annotomy.identity.cookies import NO_STORE, viewer_cookie
 from annotomy.identity.credentials import require_fresh
 from annotomy.identity.passwords import hash_as_given
 from annotomy.identity.tokens import TokenSigner
