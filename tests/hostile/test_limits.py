@@ -5,12 +5,15 @@ from pathlib import Path
 
 from annotomy import app
 from annotomy.archive import decode
-from annotomy.dicom import attributes, decoding, frames, nifti, pixels, scanner, volume_series
+from annotomy.dicom import attributes, decoding, frames, opened_picture, pixels, scanner, volume_series
 from annotomy.dicomweb import stow
-from annotomy.uploads import ingest
+from annotomy.uploads import ingest, media, pictures, unfold
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "untrusted-input.md"
-MODULES = (app, attributes, decode, decoding, frames, ingest, nifti, pixels, scanner, stow, volume_series)
+MODULES = (
+    app, attributes, decode, decoding, frames, ingest, media, opened_picture, pictures, pixels, scanner, stow, unfold,
+    volume_series,
+)  # fmt: skip
 ROW = re.compile(r"\| `(\w+)\.(\w+)` = (\d+) \|")
 
 

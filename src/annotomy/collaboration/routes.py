@@ -12,9 +12,9 @@ from litestar.response import Stream
 from annotomy.actor import Actor
 from annotomy.collaboration.feed import FeedEvent, number_new_events, read_feed
 from annotomy.collaboration.live import LiveUpdates
-from annotomy.errors import BadRequest
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT
 from annotomy.http.peer import address_of
+from annotomy.http.streams import position_told
 from annotomy.services import Services
 
 
@@ -52,16 +52,6 @@ async def stream_events(
     )
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Stream(pieces, media_type="text/event-stream", headers=headers)
-
-
-def position_told(request: Request[Any, Any, Any]) -> int | None:
-    """Behind which event a stream goes on (`Last-Event-ID`). Raises BadRequest."""
-    told = request.headers.get("last-event-id")
-    if told is None:
-        return None
-    if not (told.isascii() and told.isdigit()):
-        raise BadRequest("Last-Event-ID is a position that this server gave.")
-    return int(told)
 
 
 @get("/log", operation_id="ListEvents", opt={"permission": "own"})

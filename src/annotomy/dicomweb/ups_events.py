@@ -15,9 +15,9 @@ from litestar.response import Stream
 from annotomy.actor import Actor
 from annotomy.collaboration.feed import FeedEvent
 from annotomy.collaboration.live import LiveUpdates
-from annotomy.collaboration.routes import position_told
 from annotomy.errors import BadRequest, NotFound
 from annotomy.http.peer import address_of
+from annotomy.http.streams import position_told
 from annotomy.services import Services
 from annotomy.workitems.attributes import STATE, UPS_PUSH, code
 from annotomy.workitems.service import Workitem, get_workitem
