@@ -297,6 +297,8 @@ async def world(application: Application) -> AsyncIterator[World]:
     job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     target = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
     annotation = (await post("/annotations", target | {"kind": "label", "label": "SECRETPROJECT"}))["id"]
+    of_series = {"project_id": project, "series_instance_uid": attributes["SeriesInstanceUID"]}
+    interactive = (await post("/interactive-sessions", of_series))["id"]
     code = {"value": "SECRETPROJECT", "scheme": "99TEST", "meaning": "SECRETPROJECT"}
     label = (await post("/labels", {"project_id": project} | code))["id"]
     async with services.db.write(SYSTEM) as tx:
@@ -368,6 +370,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),
+            "interactive_session_id": interactive,
             "annotation_id": annotation,
             "label_id": label,
             "key": "unfinished",
