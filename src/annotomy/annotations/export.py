@@ -186,8 +186,9 @@ async def _image_sizes(tx: ReadTx, found: Sequence[Annotation]) -> dict[str, tup
     """(columns, rows) of the images that the archive holds and the actor sees."""
     uids = sorted({one.sop_instance_uid for one in found if one.sop_instance_uid is not None})
     found_rows = await tx.fetch(
-        "select sop_instance_uid, image_columns, image_rows from instances where sop_instance_uid = any($1)"
-        " and image_rows is not null and image_columns is not null",
+        "select distinct on (i.sop_instance_uid) i.sop_instance_uid, i.image_columns, i.image_rows from instances i"
+        " where i.sop_instance_uid = any($1) and i.image_rows is not null and i.image_columns is not null"
+        f" and {visible_instances('i')} order by i.sop_instance_uid, i.id",
         uids,
     )
     return {row["sop_instance_uid"]: (row["image_columns"], row["image_rows"]) for row in found_rows}

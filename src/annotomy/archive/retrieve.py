@@ -23,6 +23,7 @@ MAX_HEADER_BYTES = 256 << 20
 @dataclass(frozen=True, slots=True)
 class InstanceLocation:
     id: int
+    study_id: int
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
@@ -34,7 +35,7 @@ class InstanceLocation:
 
 
 _SELECT = (
-    "select i.id, st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,"
+    "select i.id, i.study_id, st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,"
     " i.number_of_frames, i.blob_address, i.blob_size"
 )
 _FROM = " from instances i join series se on se.id = i.series_id join studies st on st.id = i.study_id"
@@ -48,7 +49,10 @@ async def locate(
     series_instance_uid: str | list[str] | None = None,
     sop_instance_uid: str | list[str] | None = None,
 ) -> list[InstanceLocation]:
-    """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none."""
+    """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none.
+
+    Of an instance that is kept more than once (docs/decisions/0010) it is the one that came first of those that the actor sees.
+    """
     conditions, values = [visible_instances("i")], list[Any]()
     for column, key in (
         ("st.patient_id", patient_id),
@@ -68,7 +72,12 @@ async def locate(
     )
     if not rows:
         raise NotFound("There is no such study, series or instance.")
-    return [InstanceLocation(**dict(row)) for row in rows]
+    found = [InstanceLocation(**dict(row)) for row in rows]
+    first: dict[tuple[str, str], int] = {}
+    for at in found:
+        key = at.study_instance_uid, at.sop_instance_uid
+        first[key] = min(at.id, first.get(key, at.id))
+    return [at for at in found if first[at.study_instance_uid, at.sop_instance_uid] == at.id]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,7 @@ async def _locate_one(
 ) -> tuple[InstanceLocation, Any]:
     row = await tx.fetchrow(
         f"{_SELECT}, {columns}{_FROM} join instance_headers h on h.instance_id = i.id where {visible_instances('i')}"
-        " and st.study_instance_uid = $1 and se.series_instance_uid = $2 and i.sop_instance_uid = $3",
+        " and st.study_instance_uid = $1 and se.series_instance_uid = $2 and i.sop_instance_uid = $3 order by i.id limit 1",
         study_instance_uid, series_instance_uid, sop_instance_uid,
     )  # fmt: skip
     if row is None:
@@ -158,4 +167,4 @@ async def read_dataset(services: Services, location: InstanceLocation) -> FileDa
 
 async def locate_one(services: Services, actor: Actor, sop_instance_uid: str) -> InstanceLocation:
     async with services.db.read(actor) as tx:
-        return (await locate(tx, sop_instance_uid=sop_instance_uid))[0]
+        return min(await locate(tx, sop_instance_uid=sop_instance_uid), key=lambda at: at.id)

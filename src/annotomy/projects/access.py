@@ -5,16 +5,17 @@ as well. docs/explanation/access.md says what the words mean.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from dataclasses import dataclass
 from uuid import UUID
 
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx, restricted
+from annotomy.db.engine import ReadTx, WriteTx, restricted
 from annotomy.errors import Forbidden, NotFound
 from annotomy.projects.roles import PERMISSION_NAMES, ROLES, SCOPE_NAMES, Permission, holds, in_scope
 
 __all__ = [
     "ROLES",
+    "Holding",
     "SCOPE_NAMES",
     "Permission",
     "held_in",
@@ -24,12 +25,13 @@ __all__ = [
     "require_declared",
     "require_global",
     "require_holding",
+    "require_holdings",
     "require_member",
     "require_own_or_all",
     "require_scope",
     "require_study",
-    "sees_study",
-    "sight_of_study",
+    "sees_whole_study",
+    "study_to_grow",
     "takeable_instances",
     "visible_instances",
     "visible_page",
@@ -266,39 +268,68 @@ async def require_study(
     series_instance_uid: str | None = None,
     sop_instance_uid: str | None = None,
 ) -> int:
-    """The study's key, when the actor sees it through this project - and the series and the instance, where named.
+    """The study's key, when the actor sees it through this project - and the series and the instance, where named. Of several
+    holdings it is the first.
 
     Raises NotFound otherwise.
     """
     del actor  # the transaction's own
-    study_id: int | None = await tx.fetchval(
+    named = {"series_instance_uid": series_instance_uid, "sop_instance_uid": sop_instance_uid}
+    return (await require_holdings(tx, project_id, study_instance_uid, **named))[0]
+
+
+async def require_holdings(
+    tx: ReadTx,
+    project_id: UUID,
+    study_instance_uid: str,
+    *,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> list[int]:
+    """As `require_study`, of all holdings with what is named, the first one first."""
+    rows = await tx.fetch(
         f"select st.id from studies st where st.study_instance_uid = $1 and {visible_studies('st.id', project='$2')}"
         " and ($3::text is null or exists (select from series se where se.study_id = st.id and se.series_instance_uid = $3"
         f" and {visible_series('se', project='$2')}))"
         " and ($4::text is null or exists (select from instances i join series se on se.id = i.series_id"
         " where i.study_id = st.id and i.sop_instance_uid = $4 and ($3::text is null or se.series_instance_uid = $3)"
-        f" and {visible_instances('i', project='$2')}))",
+        f" and {visible_instances('i', project='$2')})) order by st.id",
         study_instance_uid, project_id, series_instance_uid, sop_instance_uid,
     )  # fmt: skip
-    if study_id is None:
+    if not rows:
         raise NotFound("There is no such study in this project.")
-    return study_id
+    return [row["id"] for row in rows]
 
 
-async def sees_study(tx: ReadTx, actor: Actor, study_id: int) -> bool:
-    """For the store operation alone, which writes with row-level security open: may this study grow by the actor's hand?"""
-    return await sight_of_study(tx, actor, study_id) != "none"
+@dataclass(frozen=True, slots=True)
+class Holding:
+    id: int
+    sole_sender: UUID | None
+    """Who stored all that is in it; None once others did."""
 
 
-async def sight_of_study(tx: ReadTx, actor: Actor, study_id: int) -> Literal["none", "part", "whole"]:
-    """For the store operation alone. Who sees a study in part, or may not take it elsewhere, gains nothing by adding to it.
+async def study_to_grow(tx: WriteTx, actor: Actor, project_id: UUID, study_instance_uid: str) -> Holding | None:
+    """For the store operation alone, which writes with row-level security open: the first holding of this UID that may grow by
+    the actor's hand when they store into the project, locked.
 
-    `whole`: sees all of it through a project whose studies the actor may bring into others.
+    They see it as a whole: through this project, which holds it as a whole, or through one whose studies they may bring into
+    others. Who sees less is answered as who sees nothing, so that neither what is hidden shows nor anybody gains it.
     """
-    if actor.kind == "system":
-        return "whole"
     async with restricted(tx, actor):
-        whole = await tx.fetchval(
-            f"select bool_or(v.series_id is null and {SHARES}) from visibility v where v.study_id = $1", study_id
+        row = await tx.fetchrow(
+            "select st.id, st.sole_sender from studies st where st.study_instance_uid = $1 and exists (select from visibility v"
+            f" where v.study_id = st.id and v.series_id is null and ({SHARES} or v.project_id = $2 and exists ("
+            "select from project_studies ps where ps.study_id = st.id and ps.project_id = $2 and ps.series_id is null)))"
+            " order by st.id limit 1 for no key update of st",
+            study_instance_uid, project_id,
+        )  # fmt: skip
+    return None if row is None else Holding(row["id"], row["sole_sender"])
+
+
+async def sees_whole_study(tx: ReadTx, actor: Actor, study_id: int) -> bool:
+    """In a transaction with row-level security open: all of it, through a project whose studies the actor may bring into others."""
+    async with restricted(tx, actor):
+        return await tx.fetchval(
+            f"select exists (select from visibility v where v.study_id = $1 and v.series_id is null and {SHARES})",
+            study_id,
         )
-    return "none" if whole is None else "whole" if whole else "part"

@@ -88,7 +88,7 @@ async def create_segmentation(
     _require_valid(new)
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
-        await require_study(
+        study_id = await require_study(
             tx,
             actor,
             new.project_id,
@@ -113,7 +113,7 @@ async def create_segmentation(
             return segmentation_id
         sop_instance_uid = new.kept_as
         if kept is not None:
-            sop_instance_uid = (await write_derived(tx, new.project_id, kept)).sop_instance_uid
+            sop_instance_uid = (await write_derived(tx, new.project_id, study_id, kept)).sop_instance_uid
         await tx.execute(
             "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps,"
             " sop_instance_uid, why, created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)",

@@ -15,7 +15,14 @@ from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, TooLarge
 from annotomy.events import Event, emit
 from annotomy.jobs.queue import cancel_job
-from annotomy.projects.access import Permission, require, require_study, visible_target, visible_work
+from annotomy.projects.access import (
+    Permission,
+    require,
+    require_study,
+    visible_series,
+    visible_target,
+    visible_work,
+)
 from annotomy.workitems import attributes as said
 from annotomy.workitems.errors import WorkitemNotYours, WorkitemRefused
 from annotomy.workitems.states import FINAL, REQUESTS, WORDS, Json, Request, State, step, unmet
@@ -109,8 +116,9 @@ async def create_of_prediction(
     """In the transaction that asks for the prediction, whose right has been decided. Its events are the prediction's."""
     row = await tx.fetchrow(
         "select st.study_instance_uid, st.attributes, now() as at from series se join studies st on st.id = se.study_id"
-        " where se.series_instance_uid = $1",
+        f" where se.series_instance_uid = $1 and {visible_series('se', project='$2')} order by se.id limit 1",
         series_instance_uid,
+        project_id,
     )
     assert row is not None, "a prediction is asked for a series that is kept"
     study: str = row["study_instance_uid"]
