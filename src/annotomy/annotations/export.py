@@ -31,6 +31,7 @@ from annotomy.dicom.sr import Group, ImageReference, write_report
 from annotomy.errors import BadRequest, TooLarge
 from annotomy.events import Event, emit
 from annotomy.http.pages import MAX_LIMIT
+from annotomy.projects.access import visible_instances
 from annotomy.services import Services
 
 Format = Literal["json", "csv", "coco", "sr", "gsps"]
@@ -218,7 +219,7 @@ async def _report_material(tx: ReadTx, found: list[Annotation]) -> _Material:
     for one in reversed(found):
         image = None
         if one.sop_instance_uid is not None:
-            _, known = await find_image(tx, one.sop_instance_uid)
+            _, known = await find_image(tx, one.study_instance_uid, one.sop_instance_uid)
             if known is not None:
                 evidence[one.sop_instance_uid] = known.header
                 many = known.location.number_of_frames > 1

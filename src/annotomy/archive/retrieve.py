@@ -23,7 +23,6 @@ MAX_HEADER_BYTES = 256 << 20
 @dataclass(frozen=True, slots=True)
 class InstanceLocation:
     id: int
-    study_id: int
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
@@ -35,7 +34,7 @@ class InstanceLocation:
 
 
 _SELECT = (
-    "select i.id, i.study_id, st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,"
+    "select i.id, st.study_instance_uid, se.series_instance_uid, i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid,"
     " i.number_of_frames, i.blob_address, i.blob_size"
 )
 _FROM = " from instances i join series se on se.id = i.series_id join studies st on st.id = i.study_id"

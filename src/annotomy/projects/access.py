@@ -15,9 +15,12 @@ from annotomy.projects.roles import PERMISSION_NAMES, ROLES, SCOPE_NAMES, Permis
 
 __all__ = [
     "ROLES",
-    "Holding",
     "SCOPE_NAMES",
+    "Holding",
     "Permission",
+    "first_instance",
+    "first_series",
+    "first_study",
     "held_in",
     "key_reaches",
     "require",
@@ -181,6 +184,33 @@ def visible_instances(instance: str, *, project: str | None = None) -> str:
         f"exists (select from visibility v where v.study_id = {instance}.study_id{_through(project)}"
         f" and (v.series_id is null or v.series_id = {instance}.series_id)"
         f" and (v.instance_id is null or v.instance_id = {instance}.id))"
+    )
+
+
+# A UID may be kept in several holdings (docs/decisions/0010); to who sees several it is one study. Lists show it where it was
+# kept first of what is seen: each alias is a table's. Subqueries for one row each: they are asked of repeated studies alone.
+
+
+def first_study(study: str, *, project: str | None = None) -> str:
+    return (
+        f"(not {study}.repeated or {study}.id = (select min(fst.id) from studies fst"
+        f" where fst.study_instance_uid = {study}.study_instance_uid and {visible_studies('fst.id', project=project)}))"
+    )
+
+
+def first_series(study: str, series: str) -> str:
+    return (
+        f"(not {study}.repeated or {series}.id = (select min(fse.id) from series fse join studies fst on fst.id = fse.study_id"
+        f" where fse.series_instance_uid = {series}.series_instance_uid"
+        f" and fst.study_instance_uid = {study}.study_instance_uid and {visible_series('fse')}))"
+    )
+
+
+def first_instance(study: str, instance: str) -> str:
+    return (
+        f"(not {study}.repeated or {instance}.id = (select min(fi.id) from instances fi join studies fst on fst.id = fi.study_id"
+        f" where fi.sop_instance_uid = {instance}.sop_instance_uid"
+        f" and fst.study_instance_uid = {study}.study_instance_uid and {visible_instances('fi')}))"
     )
 
 

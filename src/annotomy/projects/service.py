@@ -12,6 +12,7 @@ from annotomy.projects.access import (
     SHARES,
     VALID,
     Permission,
+    first_study,
     require,
     require_holdings,
     require_scope,
@@ -167,19 +168,19 @@ async def unassign_study(
     await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
     study_ids = await require_holdings(tx, project_id, study_instance_uid)
     async with unrestricted(tx):
-        done = await tx.fetch(
-            "delete from project_studies ps where ps.project_id = $1 and ps.study_id = any($2)"
+        leaving = await tx.fetch(
+            "select ps.study_id, ps.series_id, ps.instance_id from project_studies ps"
+            " where ps.project_id = $1 and ps.study_id = any($2)"
             " and ($3::text is null or ps.series_id ="
             " (select se.id from series se where se.series_instance_uid = $3 and se.study_id = ps.study_id))"
             " and ($4::text is null or ps.instance_id ="
             " (select i.id from instances i where i.sop_instance_uid = $4 and i.study_id = ps.study_id))"
-            " and ($3::text is null or $4::text is not null or ps.instance_id is null) returning 1",
+            " and ($3::text is null or $4::text is not null or ps.instance_id is null)",
             project_id, study_ids, series_instance_uid, sop_instance_uid,
         )  # fmt: skip
-    if not done:
+    if not leaving:
         raise NotFound("There is no such study in this project.")
-    await settle_studies(tx, study_ids)
-    await emit(
+    await emit(  # while the project holds it: the audit's record tells whose study it was
         tx,
         Event(
             type="study.unassigned",
@@ -189,6 +190,12 @@ async def unassign_study(
             reason=reason,
         ),
     )
+    await tx.executemany(
+        "delete from project_studies where project_id = $1 and study_id = $2 and series_id is not distinct from $3"
+        " and instance_id is not distinct from $4",
+        [(project_id, row["study_id"], row["series_id"], row["instance_id"]) for row in leaving],
+    )
+    await settle_studies(tx, study_ids)
 
 
 async def list_studies(
@@ -202,8 +209,10 @@ async def list_studies(
         project_id, limit, *(after or (None, None)),
     )  # fmt: skip
     total = await tx.fetchval(
-        "select count(*) from (select distinct pi.study_at, pi.study_id from actor_audiences a join project_items pi"
-        " on pi.project_id = a.project_id and pi.audience_id = a.audience_id where a.project_id = $1) seen",
+        "select (select count(*) from (select distinct pi.study_at, pi.study_id from actor_audiences a join project_items pi"
+        " on pi.project_id = a.project_id and pi.audience_id = a.audience_id where a.project_id = $1) seen)"
+        f" - (select count(*) from studies st where st.repeated and {visible_studies('st.id', project='$1')}"
+        f" and not {first_study('st', project='$1')})",
         project_id,
     )
     found = [
@@ -218,6 +227,9 @@ _LIST = (
     "select st.id as study_id, st.study_instance_uid, ps.added_at, se.series_instance_uid, i.sop_instance_uid"
     " from project_studies ps join studies st on st.id = ps.study_id left join series se on se.id = ps.series_id"
     f" left join instances i on i.id = ps.instance_id where ps.project_id = $1 and {visible_studies('st.id', project='$1')}"
+    " and (ps.series_id is not null or not st.repeated or st.id = (select min(fst.id) from studies fst"
+    " join project_studies fps on fps.study_id = fst.id and fps.project_id = $1 and fps.series_id is null"
+    f" where fst.study_instance_uid = st.study_instance_uid and {visible_studies('fst.id', project='$1')}))"
     f" and (ps.series_id is null or se.id is not null and {visible_series('se', project='$1')})"
     f" and (ps.instance_id is null or i.id is not null and {visible_instances('i', project='$1')})"
 )

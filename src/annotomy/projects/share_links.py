@@ -176,7 +176,7 @@ async def _items(tx: ReadTx, project_id: UUID, studies: list[SharedStudy]) -> li
     items: list[tuple[int, int | None]] = []
     for one in studies:
         if not one.series_instance_uids:
-            items += [(id, None) for id in await require_holdings(tx, project_id, one.study_instance_uid)]
+            items += [(held, None) for held in await require_holdings(tx, project_id, one.study_instance_uid)]
         for series in sorted(set(one.series_instance_uids)):
             held = await require_holdings(tx, project_id, one.study_instance_uid, series_instance_uid=series)
             rows = await tx.fetch(

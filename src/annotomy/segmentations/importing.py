@@ -84,7 +84,7 @@ async def import_from_archive(
     """A SEG that the archive holds, onto the series that it references. The same SEG makes one segmentation in a project."""
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, project_id)
-        [at] = await locate(tx, sop_instance_uid=sop_instance_uid)
+        at = min(await locate(tx, sop_instance_uid=sop_instance_uid), key=lambda one: one.id)
     if at.sop_class_uid not in SEG_CLASSES or at.blob_size > MAX_IMPORT_BYTES:
         raise UnreadableMasks("The instance is no DICOM segmentation, or larger than is taken in.")
     data = await read_instance(services, at)

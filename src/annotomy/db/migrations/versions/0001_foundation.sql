@@ -708,14 +708,22 @@ end $$;
 create trigger bind_annotations after insert on project_items for each row when (new.audience_id = 0)
   execute function bind_annotations_to_study();
 create trigger unbind_annotations after delete on studies for each row execute function bind_annotations_to_study();
--- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip.
-create function patients_of(uids text[]) returns table (study_instance_uid text, patient_id text) language plpgsql as $$
+-- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip. A record of a project tells of
+-- what the project holds, or was the first to hold: its auditors learn nothing of what others keep under the same UID.
+create function patients_of(uids text[], projects uuid[])
+  returns table (study_instance_uid text, project_id uuid, patient_id text) language plpgsql as $$
 declare
   actor text := current_setting('app.actor', true);
 begin
   perform set_config('app.actor', '00000000-0000-0000-0000-000000000000', true);
-  return query select st.study_instance_uid, st.patient_id from studies st
-    where st.study_instance_uid = any (uids) and st.patient_id <> '';
+  return query
+    select asked.uid, asked.project, one.patient_id from unnest(uids, projects) asked (uid, project)
+    cross join lateral (
+      select st.patient_id from studies st
+      where st.study_instance_uid = asked.uid and st.patient_id <> ''
+        and (asked.project is null or st.stored_into = asked.project
+             or exists (select from project_items pi where pi.study_id = st.id and pi.project_id = asked.project))
+      order by st.id limit 1) one;
   perform set_config('app.actor', actor, true);
 end $$;
 create table annotation_settings (             -- of a project; no row: the defaults
