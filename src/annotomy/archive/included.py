@@ -48,7 +48,7 @@ async def headers_of_rows(tx: ReadTx, level: Level, rows: list[dict[str, Any]]) 
         f"select k.uid, h.header from unnest($1::text[]) k (uid) cross join lateral ("
         " select i.id from instances i join series se on se.id = i.series_id join studies st on st.id = i.study_id"
         f" where {column} = k.uid and {visible_instances('i')}"
-        " order by st.id, se.series_number nulls last, se.id, i.instance_number nulls last, i.id limit 1) one"
+        " order by se.series_number nulls last, se.id, i.instance_number nulls last, i.id limit 1) one"
         " join instance_headers h on h.instance_id = one.id",
         uids,
     )

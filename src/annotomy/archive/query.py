@@ -6,6 +6,7 @@ in several holdings (docs/decisions/0010) is one row: that of the first that the
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
@@ -85,7 +86,10 @@ MATCHABLE = {**_STUDY_COLUMNS, **_SERIES_COLUMNS, **_INSTANCE_COLUMNS}
 
 @dataclass(frozen=True, slots=True)
 class _LevelSql:
-    """`order` are columns and directions; a page is cut first, then what is visible inside of its rows is counted."""
+    """`order` are columns and directions; a page is cut first, then what is visible inside of its rows is counted.
+
+    `joined` are the holdings that stand for a study f and a series fs which are kept more than once.
+    """
 
     source: str
     selected: str
@@ -94,6 +98,7 @@ class _LevelSql:
     order: tuple[str, ...]
     depth: int
     counted: str = ""
+    joined: str = ""
 
 
 _WHOLE_STUDY = "exists (select from visibility v where v.study_id = {study} and v.series_id is null)"
@@ -113,25 +118,45 @@ _SERIES_COUNT = (
     " from series cs where cs.id = p.series_id) as series_instances"
 )
 _STUDY_ORDER = ("st.study_at desc", "st.id desc")
+_FIRST_STUDY = (
+    " left join lateral (select fst.id, fst.study_at, fst.attributes from studies fst where st.repeated"
+    f" and fst.study_instance_uid = st.study_instance_uid and {visible_studies('fst.id')} order by fst.id limit 1) f on true"
+)
+_FIRST_SERIES = (
+    " left join lateral (select fse.id, fse.series_number, fse.attributes from series fse join studies fst on fst.id = fse.study_id"
+    " where st.repeated and fst.study_instance_uid = st.study_instance_uid"
+    f" and fse.series_instance_uid = se.series_instance_uid and {visible_series('fse')} order by fse.id limit 1) fs on true"
+)
+# What stands for a row where a study may be kept more than once: as if there were but one.
+_OF_FIRST = {
+    "st.study_at": "coalesce(f.study_at, st.study_at)",
+    "st.id": "coalesce(f.id, st.id)",
+    "st.attributes": "coalesce(f.attributes, st.attributes)",
+    "se.series_number": "case when fs.id is null then se.series_number else fs.series_number end",
+    "se.id": "coalesce(fs.id, se.id)",
+    "se.attributes": "coalesce(fs.attributes, se.attributes)",
+}
 _LEVELS: dict[Level, _LevelSql] = {
     "study": _LevelSql("studies st", "", visible_studies("st.id"), first_study("st"), _STUDY_ORDER, 0),
     "series": _LevelSql(
         "studies st join series se on se.study_id = st.id",
-        ", se.id as series_id, se.attributes as series",
+        ", se.id as series_id, {se.attributes} as series",
         visible_series("se"),
         first_series("st", "se"),
         (*_STUDY_ORDER, "se.series_number nulls last", "se.id"),
         1,
         counted=_SERIES_COUNT,
+        joined=_FIRST_STUDY + _FIRST_SERIES,
     ),
     "instance": _LevelSql(
         "studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id",
-        ", se.id as series_id, se.attributes as series, i.attributes as instance, i.transfer_syntax_uid",
+        ", se.id as series_id, {se.attributes} as series, i.attributes as instance, i.transfer_syntax_uid",
         visible_instances("i"),
         first_instance("st", "i"),
         (*_STUDY_ORDER, "se.series_number nulls last", "se.id", "i.instance_number nulls last", "i.id"),
         2,
         counted=_SERIES_COUNT,
+        joined=_FIRST_STUDY + _FIRST_SERIES,
     ),
 }
 # Counts are counts of what is visible (PS3.18 10.6.3.3 leaves them to the server; a hidden series must not show in them).
@@ -156,7 +181,7 @@ cross join lateral (
 async def query(tx: ReadTx, asked: Query) -> QueryResult:
     """Raises BadRequest for a value that the key's form does not allow."""
     level = _LEVELS[asked.level]
-    conditions, values = [level.first], list[Any]()
+    conditions, values = list[str](), list[Any]()
     narrow = False
     for keyword, value in asked.match.items():
         column = _STUDY_COLUMNS.get(keyword)
@@ -173,22 +198,38 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
     # Both numbers stand in the text: with parameters the planner would expect a tenth of all rows, and plan each time anew.
     limit, offset = min(asked.limit, MAX_RESULTS), asked.offset
     columns = (
-        "st.id as study_id, st.study_instance_uid as study_uid, st.repeated, st.attributes as study, st.modalities as all_modalities, st.series_count as all_series,"
+        "st.id as study_id, st.study_instance_uid as study_uid, st.repeated, {st.attributes} as study,"
+        " st.modalities as all_modalities, st.series_count as all_series,"
         f" st.instance_count as all_instances{level.selected}"
     )
-    if narrow:
-        keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
+    if narrow or (level.joined and await tx.fetchval(_SEES_REPEATED)):
+        stands: Callable[[str], str] = _of_first if level.joined else str
+        order = [stands(one.split()[0]) + one[len(one.split()[0]) :] for one in level.order]
+        keys = ", ".join(f"{stands(one.split()[0])} as o{n}" for n, one in enumerate(level.order))
         page = (
-            f"select {keys}, {columns} from {level.source} where {' and '.join((level.visible, *conditions))}"
-            f" order by {', '.join(level.order)} limit {limit} offset {offset}"
+            f"select {keys}, {_filled(columns, stands)} from {level.source}{level.joined}"
+            f" where {' and '.join((level.visible, level.first, *conditions))}"
+            f" order by {', '.join(order)} limit {limit} offset {offset}"
         )
     else:
-        # The range of days once more, where the walk can begin and end by it.
+        # The range of days once more, where the walk can begin and end by it. Where nothing is repeated, all is the first.
         days = [one.replace("st.study_at", "pi.study_at") for one in conditions]
-        page = visible_page(level.depth, columns, days, level.order, limit=limit, offset=offset)
+        walked = [level.first, *days] if level.depth == 0 else days
+        page = visible_page(level.depth, _filled(columns, str), walked, level.order, limit=limit, offset=offset)
     outer = ", ".join(f"p.o{n} {one.partition(' ')[2]}" for n, one in enumerate(level.order))
     rows = await tx.fetch(f"select p.*, c.*{level.counted} from ({page}) p {_STUDY_COUNTS} order by {outer}", *values)
     return QueryResult([_to_json(asked.level, row) for row in rows])
+
+
+_SEES_REPEATED = f"select exists (select from studies st where st.repeated and {visible_studies('st.id')})"
+
+
+def _of_first(column: str) -> str:
+    return _OF_FIRST.get(column, column)
+
+
+def _filled(columns: str, stands: Callable[[str], str]) -> str:
+    return re.sub(r"\{([\w.]+)\}", lambda found: stands(found[1]), columns)
 
 
 def _condition(keyword: str, column: tuple[str, str], value: str, values: list[Any]) -> str:

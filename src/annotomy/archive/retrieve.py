@@ -65,18 +65,36 @@ async def locate(
             conditions.append(f"{column} = any({at})" if isinstance(key, list) else f"{column} = {at}")
     assert values, "at least one key"
     rows = await tx.fetch(
-        f"{_SELECT}{_FROM} where {' and '.join(conditions)}"
+        f"{_SELECT}, se.id as series_id, i.instance_number{_FROM} where {' and '.join(conditions)}"
         " order by se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
         *values,
     )
     if not rows:
         raise NotFound("There is no such study, series or instance.")
-    found = [InstanceLocation(**dict(row)) for row in rows]
-    first: dict[tuple[str, str], int] = {}
-    for at in found:
-        key = at.study_instance_uid, at.sop_instance_uid
-        first[key] = min(at.id, first.get(key, at.id))
-    return [at for at in found if first[at.study_instance_uid, at.sop_instance_uid] == at.id]
+    return [InstanceLocation(*(row[name] for name in InstanceLocation.__slots__)) for row in _each_once(rows)]
+
+
+def _each_once(rows: list[Any]) -> list[Any]:
+    """Of what is kept in several holdings: each instance once, and each series in one piece, in the order of its instances."""
+    instances: dict[tuple[str, str], int] = {}
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    for n, row in enumerate(rows):
+        study, series = row["study_instance_uid"], row["series_instance_uid"]
+        key = study, row["sop_instance_uid"]
+        instances[key] = min(row["id"], instances.get(key, row["id"]))
+        first = places.get((study, series))
+        if first is None or row["series_id"] < first[0]:
+            places[study, series] = row["series_id"], n
+    if len(instances) == len(rows) and len(places) == len({row["series_id"] for row in rows}):
+        return rows
+    kept = [row for row in rows if instances[row["study_instance_uid"], row["sop_instance_uid"]] == row["id"]]
+
+    def place(row: Any) -> tuple[int, bool, int, int]:
+        number = row["instance_number"]
+        _, first = places[row["study_instance_uid"], row["series_instance_uid"]]
+        return first, number is None, number or 0, row["id"]
+
+    return sorted(kept, key=place)
 
 
 @dataclass(frozen=True, slots=True)
