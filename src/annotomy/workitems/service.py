@@ -80,7 +80,9 @@ class Workitem:
 async def get_workitem(tx: ReadTx, workitem_uid: str, *, for_update: bool = False) -> Workitem:
     """Raises NotFound."""
     lock = " for no key update of w" if for_update else ""
-    row = await tx.fetchrow(f"{SELECT}{FROM} where w.workitem_uid = $1 and {VISIBLE}{lock}", workitem_uid)
+    row = await tx.fetchrow(
+        f"{SELECT}{FROM} where w.workitem_uid = $1 and {VISIBLE} order by w.id limit 1{lock}", workitem_uid
+    )
     if row is None:
         raise NotFound("There is no such workitem.")
     return Workitem(**dict(row))
@@ -99,13 +101,15 @@ async def create_workitem(tx: WriteTx, project_id: UUID, workitem_uid: str | Non
         await require_study(tx, tx.actor, project_id, study, series_instance_uid=series)
     elif series is not None:
         raise BadRequest("An input that names a series names its study.")
-    made = await tx.fetchval(
+    # The UID is taken for who sees its workitem. Who does not is answered as if there were none.
+    await tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 1))", named)
+    if await tx.fetchval(f"select exists (select{FROM} where w.workitem_uid = $1 and {VISIBLE})", named):
+        raise WorkitemRefused("There is a workitem of this UID.", status_code=0x0111)
+    await tx.execute(
         "insert into workitems (id, workitem_uid, project_id, study_instance_uid, series_instance_uid, attributes,"
-        " created_by) values ($1, $2, $3, $4, $5, $6, $7) on conflict (workitem_uid) do nothing returning id",
+        " created_by) values ($1, $2, $3, $4, $5, $6, $7)",
         new_id(), named, project_id, study, series, _bounded(kept), tx.actor.user_id,
     )  # fmt: skip
-    if made is None:
-        raise WorkitemRefused("There is a workitem of this UID.", status_code=0x0111)
     await _tell(tx, "workitem.created", await get_workitem(tx, named))
     return named
 

@@ -847,7 +847,7 @@ create index predictions_of_project on predictions (project_id, id);
 -- workitems (PS3.4 CC) -----------------------------------------------------------------------------------------------
 create table workitems (
   id uuid primary key,                         -- sorts by the time of its making
-  workitem_uid text collate "C" not null unique,
+  workitem_uid text collate "C" not null,      -- one for whoever sees it; others may use the same without learning of it
   project_id uuid not null references projects on delete cascade,
   study_instance_uid text collate "C",         -- of its input: who does not see it does not see the workitem
   series_instance_uid text collate "C",
@@ -860,6 +860,7 @@ create table workitems (
   updated_at timestamptz not null default now(),
   check (series_instance_uid is null or study_instance_uid is not null)
 );
+create index workitems_by_uid on workitems (workitem_uid, id);
 create index workitems_of_project on workitems (project_id, id);
 create table workitem_subscriptions (
   user_id uuid not null references users on delete cascade,
