@@ -111,10 +111,10 @@ async def _fill(db: Database, studies: int) -> None:
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} no force row level security")
         # It takes a lock for each study, which no transaction has room for a million times.
-        await connection.execute("alter table studies disable trigger bind_annotations")
+        await connection.execute("alter table studies disable trigger mark_repeated")
         await connection.execute(_STUDIES, studies, timeout=FILL_S)
         await connection.execute(_SERIES, SERIES_OF_STUDY, timeout=FILL_S)
-        await connection.execute("alter table studies enable trigger bind_annotations")
+        await connection.execute("alter table studies enable trigger mark_repeated")
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} force row level security")
         await connection.execute("reset app.actor")
