@@ -163,11 +163,11 @@ _LEVELS: dict[Level, _LevelSql] = {
 _STUDY_COUNTS = f"""
 cross join lateral (
   select p.all_modalities as modalities, p.all_series::bigint as study_series, p.all_instances::bigint as study_instances
-  where not p.repeated and {_WHOLE_STUDY.format(study="p.study_id")}
+  where not p.repeated and (p.whole or {_WHOLE_STUDY.format(study="p.study_id")})
   union all
   select coalesce(array_agg(distinct s.modality) filter (where s.modality <> ''), '{{}}'), count(*), sum(s.seen)::bigint
   from (select cs.modality, {_SEEN_IN_SERIES.format(se="cs")} as seen from series cs
-        where not p.repeated and cs.study_id = p.study_id and {visible_series("cs")}
+        where not p.repeated and not p.whole and cs.study_id = p.study_id and {visible_series("cs")}
           and not {_WHOLE_STUDY.format(study="p.study_id")}) s
   having count(*) > 0
   union all
@@ -207,7 +207,7 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
         order = [stands(one.split()[0]) + one[len(one.split()[0]) :] for one in level.order]
         keys = ", ".join(f"{stands(one.split()[0])} as o{n}" for n, one in enumerate(level.order))
         page = (
-            f"select {keys}, {_filled(columns, stands)} from {level.source}{level.joined}"
+            f"select {keys}, {_filled(columns, stands)}, false as whole from {level.source}{level.joined}"
             f" where {' and '.join((level.visible, level.first, *conditions))}"
             f" order by {', '.join(order)} limit {limit} offset {offset}"
         )
