@@ -236,6 +236,7 @@ async def _write_study(
             object_kind="study",
             object_id=items[0].parsed.study_instance_uid,
             project_id=project_id,
+            study_id=study_id,
             data={"instances": stored},
         )
         await emit(tx, event)

@@ -224,16 +224,15 @@ def takeable_instances(instance: str, project: str) -> str:
 
 
 def visible_target(alias: str) -> str:
-    """Rows that hang on DICOM objects by `project_id`, `study_instance_uid` and, where they name one, `series_instance_uid`.
+    """Rows that hang on DICOM objects by `project_id`, `study_id` and, where they name one, `series_instance_uid`.
 
-    True where the actor sees the study, and the series if one is named, through the row's own project.
+    True where the actor sees that holding of the study, and the series if one is named, through the row's own project. Not by
+    the study's UID: whoever stores something under it would come to see what hangs on what others keep.
     """
     return (
-        f"exists (select from studies vst where vst.study_instance_uid = {alias}.study_instance_uid and"
-        f" ({alias}.series_instance_uid is null and {visible_studies('vst.id', project=f'{alias}.project_id')}"
-        f" or exists (select from series vse where vse.study_id = vst.id"
-        f" and vse.series_instance_uid = {alias}.series_instance_uid"
-        f" and {visible_series('vse', project=f'{alias}.project_id')})))"
+        f"exists (select from visibility v where v.study_id = {alias}.study_id and v.project_id = {alias}.project_id"
+        f" and (v.series_id is null or {alias}.series_instance_uid is null or exists (select from series vse"
+        f" where vse.id = v.series_id and vse.series_instance_uid = {alias}.series_instance_uid)))"
     )
 
 

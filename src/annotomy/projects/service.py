@@ -116,6 +116,7 @@ async def assign_study(
             object_kind="study",
             object_id=study_instance_uid,
             project_id=project_id,
+            study_id=study_ids[0],
             data=data,
             reason=reason,
         ),
@@ -187,6 +188,7 @@ async def unassign_study(
             object_kind="study",
             object_id=study_instance_uid,
             project_id=project_id,
+            study_id=study_ids[0],
             reason=reason,
         ),
     )

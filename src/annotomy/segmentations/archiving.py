@@ -12,7 +12,6 @@ from annotomy.archive.volume import load_source
 from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.jobs.queue import Job
-from annotomy.projects.access import require_study
 from annotomy.segmentations import query
 from annotomy.segmentations.export import seg_of_version
 from annotomy.services import Services
@@ -31,13 +30,6 @@ async def archive_segmentation(services: Services, job: ArchiveSegmentation, con
     async with services.db.read(context.asker) as tx:
         row = await query.get_version(tx, job.segmentation_id, job.version)
         masks = await query.read_masks(tx, row)
-        study_id = await require_study(
-            tx,
-            context.asker,
-            row["project_id"],
-            row["study_instance_uid"],
-            series_instance_uid=row["series_instance_uid"],
-        )
     kept = None
     if row["sop_instance_uid"] is None:
         source = await load_source(services, context.asker, row["series_instance_uid"])
@@ -45,7 +37,7 @@ async def archive_segmentation(services: Services, job: ArchiveSegmentation, con
         kept = await keep_derived(services, Incoming("segmentation.dcm", data=seg))
     async with services.db.write(context.asker, unrestricted=True) as tx:
         if kept is not None:
-            stored = await write_derived(tx, row["project_id"], study_id, kept, owner_id=row["created_by"])
+            stored = await write_derived(tx, row["project_id"], row["study_id"], kept, owner_id=row["created_by"])
             await tx.execute(
                 "update segmentation_versions set sop_instance_uid = $3 where segmentation_id = $1 and version = $2",
                 row["id"], row["version"], stored.sop_instance_uid,

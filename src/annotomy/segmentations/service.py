@@ -104,10 +104,12 @@ async def create_segmentation(
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
         made = await tx.fetchval(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, frame_of_reference_uid, label,"
-            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)"
+            " state, prediction_id, created_by, created_at, updated_at, study_id)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)"
             " on conflict (id) do nothing returning id",
             segmentation_id, new.project_id, source.study_instance_uid, source.series_instance_uid,
             source.frame_of_reference_uid, new.label, new.state, new.prediction_id, actor.user_id, made_at,
+            study_id,
         )  # fmt: skip
         if made is None:  # another call of the same id was first
             return segmentation_id

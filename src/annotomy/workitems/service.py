@@ -19,7 +19,6 @@ from annotomy.projects.access import (
     Permission,
     require,
     require_study,
-    visible_series,
     visible_target,
     visible_work,
 )
@@ -45,7 +44,7 @@ VISIBLE = (
 )
 FROM = " from workitems w left join predictions p on p.id = w.prediction_id left join jobs j on j.id = p.job_id"
 SELECT = (
-    "select w.id, w.workitem_uid, w.project_id, w.study_instance_uid, w.series_instance_uid, w.attributes, w.transaction_uid,"
+    "select w.id, w.workitem_uid, w.project_id, w.study_id, w.study_instance_uid, w.series_instance_uid, w.attributes, w.transaction_uid,"
     f" w.prediction_id, w.created_at, p.job_id, {STATE_SQL} as state, {_MODIFIED} as modified_at"
 )
 
@@ -55,6 +54,7 @@ class Workitem:
     id: UUID
     workitem_uid: str
     project_id: UUID
+    study_id: int | None
     study_instance_uid: str | None
     series_instance_uid: str | None
     attributes: Json
@@ -97,8 +97,9 @@ async def create_workitem(tx: WriteTx, project_id: UUID, workitem_uid: str | Non
     if not _is_uid(named):
         raise BadRequest("The workitem is named by a UID.")
     study, series = said.place_of(kept)
+    study_id: int | None = None
     if study is not None:
-        await require_study(tx, tx.actor, project_id, study, series_instance_uid=series)
+        study_id = await require_study(tx, tx.actor, project_id, study, series_instance_uid=series)
     elif series is not None:
         raise BadRequest("An input that names a series names its study.")
     # The UID is taken for who sees its workitem. Who does not is answered as if there were none.
@@ -107,22 +108,26 @@ async def create_workitem(tx: WriteTx, project_id: UUID, workitem_uid: str | Non
         raise WorkitemRefused("There is a workitem of this UID.", status_code=0x0111)
     await tx.execute(
         "insert into workitems (id, workitem_uid, project_id, study_instance_uid, series_instance_uid, attributes,"
-        " created_by) values ($1, $2, $3, $4, $5, $6, $7)",
-        new_id(), named, project_id, study, series, _bounded(kept), tx.actor.user_id,
+        " created_by, study_id) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        new_id(), named, project_id, study, series, _bounded(kept), tx.actor.user_id, study_id,
     )  # fmt: skip
     await _tell(tx, "workitem.created", await get_workitem(tx, named))
     return named
 
 
 async def create_of_prediction(
-    tx: WriteTx, *, prediction_id: UUID, project_id: UUID, series_instance_uid: str, model: str, version: str
+    tx: WriteTx,
+    *,
+    prediction_id: UUID,
+    project_id: UUID,
+    study_id: int,
+    series_instance_uid: str,
+    model: str,
+    version: str,
 ) -> None:
     """In the transaction that asks for the prediction, whose right has been decided. Its events are the prediction's."""
     row = await tx.fetchrow(
-        "select st.study_instance_uid, st.attributes, now() as at from series se join studies st on st.id = se.study_id"
-        f" where se.series_instance_uid = $1 and {visible_series('se', project='$2')} order by se.id limit 1",
-        series_instance_uid,
-        project_id,
+        "select st.study_instance_uid, st.attributes, now() as at from studies st where st.id = $1", study_id
     )
     assert row is not None, "a prediction is asked for a series that is kept"
     study: str = row["study_instance_uid"]
@@ -142,9 +147,9 @@ async def create_of_prediction(
     }
     await tx.execute(
         "insert into workitems (id, workitem_uid, project_id, study_instance_uid, series_instance_uid, attributes,"
-        " prediction_id, created_by) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        " prediction_id, created_by, study_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         new_id(), f"2.25.{prediction_id.int}", project_id, study, series_instance_uid, kept, prediction_id,
-        tx.actor.user_id,
+        tx.actor.user_id, study_id,
     )  # fmt: skip
 
 
@@ -238,6 +243,7 @@ async def _tell(tx: WriteTx, event_type: str, found: Workitem, **data: Any) -> N
             object_id=found.workitem_uid,
             project_id=found.project_id,
             study_instance_uid=found.study_instance_uid,
+            study_id=found.study_id,
             series_instance_uid=found.series_instance_uid,
             data=data,
         ),

@@ -34,6 +34,7 @@ create table events (
   project_id uuid,
   object_kind text not null,
   object_id text not null,
+  study_id bigint,                             -- the holding that it is about
   study_instance_uid text collate "C",         -- what the event hangs on: who does not see it does not see the event
   series_instance_uid text collate "C",
   data jsonb not null default '{}'
@@ -774,6 +775,7 @@ create index interactive_sessions_of_user on interactive_sessions (user_id);
 create table segmentations (
   id uuid primary key,
   project_id uuid not null references projects,
+  study_id bigint,                             -- the holding whose images it was drawn on: who does not see them does not see it
   study_instance_uid text collate "C" not null,
   series_instance_uid text collate "C" not null,
   frame_of_reference_uid text collate "C" not null default '',
@@ -840,6 +842,7 @@ create table predictions (
   model text not null,
   model_version text not null,
   project_id uuid not null references projects,
+  study_id bigint,                             -- the holding of its series
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
   job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
@@ -861,7 +864,8 @@ create table workitems (
   id uuid primary key,                         -- sorts by the time of its making
   workitem_uid text collate "C" not null,      -- one for whoever sees it; others may use the same without learning of it
   project_id uuid not null references projects on delete cascade,
-  study_instance_uid text collate "C",         -- of its input: who does not see it does not see the workitem
+  study_id bigint,                             -- the holding of its input: who does not see it does not see the workitem
+  study_instance_uid text collate "C",
   series_instance_uid text collate "C",
   attributes jsonb not null,                   -- DICOM JSON, without what has a column here
   state text not null default 'SCHEDULED' check (state in ('SCHEDULED', 'IN PROGRESS', 'COMPLETED', 'CANCELED')),
@@ -965,8 +969,8 @@ create policy visible on workitems using (
              and ((select nullif(current_setting('app.project', true), '')) is null
                   or m.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[])))
      and (workitems.study_instance_uid is null
-          or exists (select from studies st join visibility v on v.study_id = st.id
-                     where st.study_instance_uid = workitems.study_instance_uid and v.project_id = workitems.project_id
+          or exists (select from visibility v
+                     where v.study_id = workitems.study_id and v.project_id = workitems.project_id
                        and (v.series_id is null or workitems.series_instance_uid is null
                             or exists (select from series se where se.id = v.series_id
                                        and se.series_instance_uid = workitems.series_instance_uid)))));
