@@ -209,7 +209,9 @@ async def test_what_is_not_a_peers_own_is_answered_as_if_it_did_not_exist(
     assert not wrong, "\n".join(wrong)
     headers = await application.headers("owner")
     found = (await application.client.get("/dicom-web/instances", headers=headers)).json()
-    assert len(found) == len(peers), "nothing was added"
+    assert len(found) == len(peers) + 2, (
+        "what the hidden peer stored into the same project, and nothing of the stranger's"
+    )
 
 
 async def test_who_is_no_peer_is_not_let_in_to_any_service(application: Application, peers: list[bytes]) -> None:

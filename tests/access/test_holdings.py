@@ -157,6 +157,21 @@ async def _forget(application: Application, by: Sender) -> None:
         await tx.execute("delete from project_items where project_id = $1", UUID(by.project))
 
 
+async def _draw(application: Application, project: str, on: dict[str, str], by: Actor) -> None:
+    """A segmentation of a series that the sender does not see."""
+    async with application.services.db.write(SYSTEM) as tx:
+        drawn = await tx.fetchval(
+            "insert into segmentations (id, project_id, study_id, study_instance_uid, series_instance_uid, created_by)"
+            " select gen_random_uuid(), $1, st.id, $2, $3, $4 from studies st where st.study_instance_uid = $2 returning id",
+            UUID(project), on["StudyInstanceUID"], on["SeriesInstanceUID"], by.user_id,
+        )  # fmt: skip
+        await tx.execute(
+            "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps, created_by)"
+            " values ($1, 1, 'drawn', 'draft', '{1,1,1}', $2, $3)",
+            drawn, [float(n % 5 == 0) for n in range(16)], by.user_id,
+        )  # fmt: skip
+
+
 async def test_who_sees_a_part_learns_nothing_of_the_rest(application: Application, kept: dict[str, Any]) -> None:
     """Of two studies one has a series that a rule hides. Storing into either is the same."""
     owner: Sender = kept["owner"]
@@ -168,6 +183,8 @@ async def test_who_sees_a_part_learns_nothing_of_the_rest(application: Applicati
             seen = invent_one(PatientID="P", Modality="CT")
             hidden = invent_one(PatientID="P", Modality="MR", StudyInstanceUID=seen["StudyInstanceUID"])
             await store(application.services, actor, [seen, hidden] if name == "sender" else [seen], project)
+            if name == "sender":
+                await _draw(application, project, hidden, actor)
             by = Sender(kept[name].headers, project)
             person = str((await _actor(application, by.headers)).user_id)
             rule = {"effect": "ALLOW", "level": "SERIES", "attribute": "Modality", "operator": "EQ", "value": "CT"}
