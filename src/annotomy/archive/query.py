@@ -9,10 +9,18 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
+from annotomy.archive.order import Key, Ordering, Position, begins_with_study, behind, order_of, walks_days
 from annotomy.archive.parse import name_key
 from annotomy.db.engine import ReadTx
 from annotomy.errors import BadRequest
-from annotomy.projects.access import visible_instances, visible_page, visible_series, visible_studies
+from annotomy.projects.access import (
+    sees_few,
+    visible_instances,
+    visible_page,
+    visible_series,
+    visible_studies,
+    visible_walk,
+)
 
 Level = Literal["study", "series", "instance"]
 _NARROW = frozenset(
@@ -22,7 +30,9 @@ _NARROW = frozenset(
 MIN_NARROW_PREFIX = 3
 """Characters before a wildcard; less is nearly everybody."""
 MAX_RESULTS = 5000
-"""Rows of one answer; a client pages on with offset."""
+"""Rows of one answer; a client pages on from there."""
+MAX_TOTAL = 10_000
+"""Counting stops here: a walk over everything that somebody sees would cost far more than the page it stands beside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,12 @@ class Query:
     match: dict[str, str] = field(default_factory=dict[str, str])
     limit: int = 100
     offset: int = 0
+    order: tuple[Ordering, ...] = ()
+    """Empty: the newest study first."""
+    after: Position | None = None
+    """`QueryResult.next` of the page before, of the same query."""
+    count: bool = False
+    """Also `QueryResult.total`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +56,10 @@ class QueryResult:
     """`rows` are DICOM JSON objects (PS3.18 F.2); keys of higher levels are part of each."""
 
     rows: list[dict[str, Any]]
+    next: Position | None = None
+    """Where the next page begins; None on the last one."""
     total: int | None = None
+    """All that matches and is visible, wherever the page lies; MAX_TOTAL + 1 for more than MAX_TOTAL."""
 
 
 FUZZY_NAME, DATE_AND_TIME = "fuzzy PatientName", "StudyDate and StudyTime"
@@ -76,12 +95,11 @@ MATCHABLE = {**_STUDY_COLUMNS, **_SERIES_COLUMNS, **_INSTANCE_COLUMNS}
 
 @dataclass(frozen=True, slots=True)
 class _LevelSql:
-    """`order` are columns and directions; a page is cut first, then what is visible inside of its rows is counted."""
+    """A page is cut first, then what is visible inside of its rows is counted."""
 
     source: str
     selected: str
     visible: str
-    order: tuple[str, ...]
     depth: int
     counted: str = ""
 
@@ -92,14 +110,12 @@ _SEEN_IN_SERIES = (
     " and (v.series_id is null or v.series_id = {se}.id) and v.instance_id is null) then {se}.instance_count"
     f" else (select count(*) from instances ci where ci.series_id = {{se}}.id and {visible_instances('ci')}) end"
 )
-_STUDY_ORDER = ("st.study_at desc", "st.id desc")
 _LEVELS: dict[Level, _LevelSql] = {
-    "study": _LevelSql("studies st", "", visible_studies("st.id"), _STUDY_ORDER, 0),
+    "study": _LevelSql("studies st", "", visible_studies("st.id"), 0),
     "series": _LevelSql(
         "studies st join series se on se.study_id = st.id",
         ", se.id as series_id, se.attributes as series",
         visible_series("se"),
-        (*_STUDY_ORDER, "se.series_number nulls last", "se.id"),
         1,
         counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
@@ -107,7 +123,6 @@ _LEVELS: dict[Level, _LevelSql] = {
         "studies st join series se on se.study_id = st.id join instances i on i.series_id = se.id",
         ", se.id as series_id, se.attributes as series, i.attributes as instance, i.transfer_syntax_uid",
         visible_instances("i"),
-        (*_STUDY_ORDER, "se.series_number nulls last", "se.id", "i.instance_number nulls last", "i.id"),
         2,
         counted=f", (select {_SEEN_IN_SERIES.format(se='cs')} from series cs where cs.id = p.series_id) as series_instances",
     ),
@@ -142,25 +157,55 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
         if column is not None and value not in ("", "*"):
             conditions.append(_condition(keyword, column, value, values))
             narrow |= keyword in _NARROW and len(re.split(r"[*?]", value, maxsplit=1)[0]) >= MIN_NARROW_PREFIX
-    # Both numbers stand in the text: with parameters the planner would expect a tenth of all rows, and plan each time anew.
-    limit, offset = min(asked.limit, MAX_RESULTS), asked.offset
+    total = None
+    if asked.count:
+        counted = await _page(
+            tx, level, "0 as one", conditions, order_of(asked.level, ()), narrow=narrow, limit=MAX_TOTAL + 1, offset=0
+        )
+        total = await tx.fetchval(f"select count(*) from ({counted}) counted", *values)
+    order = order_of(asked.level, asked.order)
+    assert narrow or begins_with_study(order), "who asks has looked whether this may be sorted"
+    if asked.after is not None:
+        conditions += behind(order, asked.after, values)
+    limit = min(asked.limit, MAX_RESULTS)
     columns = (
         "st.id as study_id, st.attributes as study, st.modalities as all_modalities, st.series_count as all_series,"
         f" st.instance_count as all_instances{level.selected}"
     )
-    if narrow:
-        keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
-        page = (
-            f"select {keys}, {columns} from {level.source} where {' and '.join((level.visible, *conditions))}"
-            f" order by {', '.join(level.order)} limit {limit} offset {offset}"
-        )
-    else:
-        # The range of days once more, where the walk can begin and end by it.
-        days = [one.replace("st.study_at", "pi.study_at") for one in conditions]
-        page = visible_page(level.depth, columns, days, level.order, limit=limit, offset=offset)
-    outer = ", ".join(f"p.o{n} {one.partition(' ')[2]}" for n, one in enumerate(level.order))
+    page = await _page(tx, level, columns, conditions, order, narrow=narrow, limit=limit + 1, offset=asked.offset)
+    outer = ", ".join(f"p.o{n} {key.way}" for n, key in enumerate(order))
     rows = await tx.fetch(f"select p.*, c.*{level.counted} from ({page}) p {_STUDY_COUNTS} order by {outer}", *values)
-    return QueryResult([_to_json(asked.level, row) for row in rows])
+    last = [rows[limit - 1][f"o{n}"] for n in range(len(order))] if limit and len(rows) > limit else None
+    return QueryResult([_to_json(asked.level, row) for row in rows[:limit]], last, total)
+
+
+async def _page(
+    tx: ReadTx,
+    level: _LevelSql,
+    columns: str,
+    conditions: list[str],
+    order: tuple[Key, ...],
+    *,
+    narrow: bool,
+    limit: int,
+    offset: int,
+) -> str:
+    """The statement of a page, the one that reaches its first row soonest.
+
+    Limit and offset stand in the text: with parameters the planner would expect a tenth of all rows, and plan each time anew.
+    """
+    keys = [(key.column, key.way) for key in order]
+    if narrow:
+        selected = ", ".join(f"{key} as o{n}" for n, (key, _) in enumerate(keys))
+        return (
+            f"select {selected}, {columns} from {level.source} where {' and '.join((level.visible, *conditions))}"
+            f" order by {', '.join(f'{key} {way}' for key, way in keys)} limit {limit} offset {offset}"
+        )
+    if not walks_days(order) and not await sees_few(tx):
+        return visible_walk(level.depth, columns, conditions, keys, limit=limit, offset=offset)
+    # The day and the study are those of the items, so that the walk begins and ends by them.
+    items = [one.replace("st.study_at", "pi.study_at").replace("st.id", "pi.study_id") for one in conditions]
+    return visible_page(level.depth, columns, items, keys, limit=limit, offset=offset)
 
 
 def _condition(keyword: str, column: tuple[str, str], value: str, values: list[Any]) -> str:

@@ -429,9 +429,9 @@ create table studies (
   updated_at timestamptz not null default now(),
   unique (study_at, id)
 );
-create index studies_patient on studies (patient_id);
-create index studies_name on studies (name_key);
-create index studies_accession on studies (accession_number);
+create index studies_patient on studies (patient_id, id); -- with the id: pages are cut in the order of each
+create index studies_name on studies (name_key, id);
+create index studies_accession on studies (accession_number, id);
 create index studies_modalities on studies using gin (modalities);
 create index studies_search on studies using gin (search_nfd gin_trgm_ops);
 create table series (
