@@ -131,11 +131,11 @@ _LEVELS: dict[Level, _LevelSql] = {
 _STUDY_COUNTS = f"""
 cross join lateral (
   select p.all_modalities as modalities, p.all_series::bigint as study_series, p.all_instances::bigint as study_instances
-  where {_WHOLE_STUDY.format(study="p.study_id")}
+  where p.whole or {_WHOLE_STUDY.format(study="p.study_id")}
   union all
   select coalesce(array_agg(distinct s.modality) filter (where s.modality <> ''), '{{}}'), count(*), sum(s.seen)::bigint
   from (select cs.modality, {_SEEN_IN_SERIES.format(se="cs")} as seen from series cs
-        where cs.study_id = p.study_id and {visible_series("cs")}
+        where not p.whole and cs.study_id = p.study_id and {visible_series("cs")}
           and not {_WHOLE_STUDY.format(study="p.study_id")}) s
   having count(*) > 0) c"""
 
@@ -198,7 +198,7 @@ async def _page(
     if narrow:
         selected = ", ".join(f"{key} as o{n}" for n, (key, _) in enumerate(keys))
         return (
-            f"select {selected}, {columns} from {level.source} where {' and '.join((level.visible, *conditions))}"
+            f"select {selected}, {columns}, false as whole from {level.source} where {' and '.join((level.visible, *conditions))}"
             f" order by {', '.join(f'{key} {way}' for key, way in keys)} limit {limit} offset {offset}"
         )
     if not walks_days(order) and not await sees_few(tx):

@@ -232,7 +232,8 @@ def visible_page(
     shared = f"({_NOT_SHARED} or {named})"
     inner = (
         f"select distinct on ({', '.join(key for key, _ in order)})"
-        f" {', '.join(f'{key} as o{n}' for n, (key, _) in enumerate(order))}, {columns} from {''.join(_ITEMS[: depth + 1])}"
+        f" {', '.join(f'{key} as o{n}' for n, (key, _) in enumerate(order))}, {columns},"
+        f" (pi.series_id is null and {_NOT_SHARED}) as whole from {''.join(_ITEMS[: depth + 1])}"
         f" where {' and '.join(('pi.project_id = a.project_id', 'pi.audience_id = a.audience_id', shared, *conditions))}"
         f" order by {', '.join(f'{key} {way}' for key, way in order)} limit {limit + offset}"
     )
@@ -270,9 +271,9 @@ def visible_walk(
         " and (v.series_id is null or v.series_id = i.series_id) and (v.instance_id is null or v.instance_id = i.id)",
     )[depth]
     # The limit keeps it a question for each row: a join would begin with gathering all that the actor sees.
-    seen = f"cross join lateral (select from visibility v where v.study_id = st.id{below} limit 1) seen"
+    seen = f"cross join lateral (select v.series_id is null as whole from visibility v where v.study_id = st.id{below} limit 1) seen"
     return (
-        f"select {', '.join(f'{key} as o{n}' for n, (key, _) in enumerate(order))}, {columns}"
+        f"select {', '.join(f'{key} as o{n}' for n, (key, _) in enumerate(order))}, {columns}, seen.whole"
         f" from {''.join(source[: depth + 1])} {seen} where {' and '.join(('true', *conditions))}"
         f" order by {', '.join(f'{key} {way}' for key, way in order)} limit {limit} offset {offset}"
     )
