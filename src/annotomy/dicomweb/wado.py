@@ -1,16 +1,14 @@
-"""WADO-RS (PS3.18 10.4): metadata, instances, frames. Pictures: `rendered.py`."""
+"""WADO-RS (PS3.18 10.4): instances and frames. Attributes: `metadata.py`; pictures: `rendered.py`."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
@@ -24,10 +22,8 @@ from annotomy.archive.retrieve import (
     locate_frames,
     read_header,
 )
-from annotomy.dicom.attributes import plain_json, whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
-from annotomy.dicomweb.bulkdata import bulk_path
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
 from annotomy.errors import Unavailable
@@ -35,10 +31,7 @@ from annotomy.http.openapi import per_level
 from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
-DICOM_JSON = "application/dicom+json"
 MULTIPART = "multipart/related"
-BULK_THRESHOLD_BYTES = 1024
-"""Larger binary values are told by BulkDataURI; lookup tables stay inline, since viewers need them (PS3.18 F.2.7)."""
 
 
 _VIEWS = {
@@ -47,27 +40,6 @@ _VIEWS = {
     "audit": "study.viewed",
     "problems": [NotRendered, Unavailable],
 }
-
-
-@get(
-    [
-        "/dicom-web/studies/{study_instance_uid:str}/metadata",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/metadata",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
-    ],
-    operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
-    tags=["dicomweb"],
-)
-async def metadata(
-    request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
-) -> Response[bytes]:
-    """The attributes of every instance, without pixels."""
-    async with services.db.read(actor) as tx:
-        located = await locate(tx, **request.path_params)
-        kept = await headers(tx, located)
-    body = await asyncio.to_thread(_metadata_json, located, kept)
-    return Response(body, media_type=DICOM_JSON, headers={"Cache-Control": "no-store"})
 
 
 @get(
@@ -203,34 +175,6 @@ def _without_item_headers(frame: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _metadata_json(located: list[InstanceLocation], kept: list[bytes]) -> bytes:
-    items = [_attributes(at, read_header(header)) for at, header in zip(located, kept, strict=True)]
-    return msgspec.json.encode(items, enc_hook=plain_json)
-
-
-def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
-    base = f"/dicom-web/studies/{at.study_instance_uid}/series/{at.series_instance_uid}/instances/{at.sop_instance_uid}"
-
-    def told_by_uri(element: Any) -> str:
-        return f"{base}/bulkdata/{bulk_path(header, element)}"
-
-    json = whole_json_of(header, BULK_THRESHOLD_BYTES, told_by_uri)
-    for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
-        json[name] = header[int(name, 16)].to_json_dict(None, 1 << 30)
-    if (
-        str(header.get("PhotometricInterpretation", "")) == "YBR_FULL_422"
-        and not UID(at.transfer_syntax_uid).is_compressed
-    ):
-        json["00280004"] = {"vr": "CS", "Value": ["RGB"]}
-    if not UID(at.transfer_syntax_uid).is_compressed:
-        json["00083002"] = {"vr": "UI", "Value": ["1.2.840.10008.1.2.1"]}
-    else:
-        json["00083002"] = {"vr": "UI", "Value": [at.transfer_syntax_uid]}
-    if at.number_of_frames:
-        json["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{base}/frames"}
-    return json
-
-
 def _frame_media_type(syntax: str) -> str:
     """PS3.18 Table 8.7.3-5."""
     if not UID(syntax).is_compressed:
@@ -246,4 +190,4 @@ def _frame_media_type(syntax: str) -> str:
     }.get(syntax, "image/jpeg")
 
 
-handlers = [metadata, instances, frames]
+handlers = [instances, frames]
