@@ -12,7 +12,7 @@ from litestar.response import Stream
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.decode import decode_frames
+from annotomy.archive.decode import decode_frames, transcode_frame
 from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import (
     FrameSource,
@@ -24,6 +24,7 @@ from annotomy.archive.retrieve import (
 )
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
+from annotomy.dicomweb.accept import NotAcceptable, accepted, covers
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
 from annotomy.errors import Unavailable
@@ -31,14 +32,17 @@ from annotomy.http.openapi import per_level
 from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
-MULTIPART = "multipart/related"
+MULTIPART, OCTETS, HTJ2K_TYPE = "multipart/related", "application/octet-stream", "image/jphc"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+HTJ2K_SYNTAXES = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
+"""What frames are transcoded to: lossless. Lossy HTJ2K (.203) goes out only as it is stored."""
 
 
 _VIEWS = {
     "permission": "study.read",
     "shared": "study.read",
     "audit": "study.viewed",
-    "problems": [NotRendered, Unavailable],
+    "problems": [NotRendered, NotAcceptable, Unavailable],
 }
 
 
@@ -99,11 +103,18 @@ async def frames(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
 ) -> Response[bytes]:
-    """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream."""
+    """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream.
+
+    A transfer syntax that is named instead of the one of the store: HTJ2K, or Explicit VR Little Endian.
+    """
     async with services.db.read(actor) as tx:
         located, ranges = await locate_frames(tx, **_instance(request))
     numbers = frame_numbers(frame_list, located.number_of_frames)
-    bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
+    wanted = _wanted_syntax(request, located.transfer_syntax_uid)
+    if wanted is None:
+        bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
+    else:
+        bodies, syntax = await _frames_transcoded(services, actor, located, ranges, numbers, wanted), wanted
     kind = _frame_media_type(syntax)
     accept = request.headers.get("accept", "")
     if len(bodies) == 1 and "multipart" not in accept and "application/octet-stream" in accept:
@@ -145,6 +156,49 @@ async def _frame_bodies(
             _plain_blobs.clear()
         _plain_blobs.add(located.blob_address)
     return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
+
+
+def _wanted_syntax(request: Request[Any, Any, Any], stored: str) -> str | None:
+    """The transfer syntax to transcode to; None for as stored. Raises NotAcceptable.
+
+    The media type alone says HTJ2K (image/jphc); uncompressed bytes are named by their transfer syntax, since viewers say
+    application/octet-stream for whatever there is.
+    """
+    as_stored = stored if UID(stored).is_compressed else EXPLICIT_LITTLE
+    for one in accepted(request):
+        syntax = one.transfer_syntax
+        if syntax == as_stored or (syntax == "*" and covers(one.type, _frame_media_type(as_stored))):
+            return None
+        if one.type in (HTJ2K_TYPE, "*/*", "image/*") and (
+            syntax in HTJ2K_SYNTAXES or (syntax, one.type) == ("*", HTJ2K_TYPE)
+        ):
+            return HTJ2K_SYNTAXES[0] if syntax == "*" else syntax
+        if one.type in (OCTETS, "*/*") and syntax == EXPLICIT_LITTLE:
+            return EXPLICIT_LITTLE
+        if syntax == "*":  # what was sent before there was a choice: another type than that of the store's
+            return None
+    raise NotAcceptable(
+        f"Frames go out as stored ({as_stored}), as HTJ2K ({', '.join(HTJ2K_SYNTAXES)}) or as {EXPLICIT_LITTLE}."
+    )
+
+
+async def _frames_transcoded(
+    services: Services,
+    actor: Actor,
+    located: InstanceLocation,
+    ranges: list[tuple[int, int]],
+    numbers: list[int],
+    syntax: str,
+) -> list[bytes]:
+    async with services.db.read(actor) as tx:
+        [kept] = await headers(tx, [located])
+    source = FrameSource(located, kept, ranges)
+    if syntax == EXPLICIT_LITTLE:
+        return (await _frames_made_plain(services, source, numbers))[0]
+    try:
+        return [await transcode_frame(services, source, n - 1) for n in numbers]
+    except PixelError as error:
+        raise NotRendered(str(error)) from error
 
 
 _plain_blobs: set[str] = set()
