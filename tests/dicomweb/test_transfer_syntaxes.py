@@ -13,6 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from annotomy.dicom.pixels import HTJ2K, decode_frame, encode_htj2k
+from annotomy.dicomweb import wado
 from annotomy.dicomweb.wado import HTJ2K_SYNTAXES
 from tests.dicomweb.test_dicomweb import stow
 from tests.support import codestreams
@@ -122,3 +123,19 @@ def test_both_decoders_of_htj2k_agree_and_colour_is_rgb() -> None:
     fields: dict[str, Any] = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_RCT", "PlanarConfiguration": 0}
     dataset = dcmread(io.BytesIO(htj2k_file(colour, codestreams.HTJ2K, **fields)))
     assert np.array_equal(decode_frame(dataset, 0), colour)
+
+
+@pytest.mark.parametrize("ahead_bytes", [0, 1 << 20])
+async def test_instances_come_whole_and_in_order_whether_they_are_read_ahead_or_streamed(
+    application: Application, monkeypatch: pytest.MonkeyPatch, ahead_bytes: int
+) -> None:
+    monkeypatch.setattr(wado, "AHEAD_BYTES", ahead_bytes)
+    headers = await application.headers("owner")
+    files = ct_series(4)
+    await stow(application, headers, files)
+    path = f"/dicom-web/studies/{dcmread(io.BytesIO(files[0])).StudyInstanceUID}"
+    answer = await application.client.get(path, headers=headers)
+    boundary = answer.headers["content-type"].rpartition("boundary=")[2].encode()
+    parts = answer.content.split(b"--" + boundary)
+    assert [part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:-1]] == files
+    assert parts[-1].strip() == b"--"

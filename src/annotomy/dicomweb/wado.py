@@ -33,6 +33,8 @@ from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
 MULTIPART, OCTETS, HTJ2K_TYPE = "multipart/related", "application/octet-stream", "image/jphc"
+AHEAD_BYTES = 2 << 20
+"""An instance up to this is read whole, and the one after it meanwhile; larger ones stream."""
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 HTJ2K_SYNTAXES = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
 """What frames are transcoded to: lossless. Lossy HTJ2K (.203) goes out only as it is stored."""
@@ -75,19 +77,36 @@ async def instances(
         await admit_download(services, actor, [located[0].study_instance_uid])
     boundary = secrets.token_hex(16)
 
-    async def message() -> AsyncIterator[bytes]:
+    return Stream(
+        _message(services, located, boundary),
+        media_type=f'multipart/related; type="application/dicom"; boundary={boundary}',
+        headers=PRIVATE_DAY,
+    )
+
+
+async def _message(services: Services, located: list[InstanceLocation], boundary: str) -> AsyncIterator[bytes]:
+    """Every instance as a part. While one goes out the next is read, where they are small."""
+    ahead: asyncio.Task[bytes] | None = None
+    try:
         for number, at in enumerate(located):
             kind = f"application/dicom; transfer-syntax={at.transfer_syntax_uid}"
-            yield part_head(
-                boundary, [("Content-Type", kind), ("Content-Length", str(at.blob_size))], first=number == 0
-            )
-            async for piece in services.blobs.stream(at.blob_address):
-                yield piece
+            told = [("Content-Type", kind), ("Content-Length", str(at.blob_size))]
+            head = part_head(boundary, told, first=number == 0)
+            if at.blob_size > AHEAD_BYTES:
+                yield head
+                async for piece in services.blobs.stream(at.blob_address):
+                    yield piece
+                continue
+            body = await (ahead or services.blobs.read(at.blob_address))
+            following = located[number + 1] if number + 1 < len(located) else None
+            ahead = None
+            if following is not None and following.blob_size <= AHEAD_BYTES:
+                ahead = asyncio.create_task(services.blobs.read(following.blob_address))
+            yield head + body
         yield message_end(boundary)
-
-    return Stream(
-        message, media_type=f'multipart/related; type="application/dicom"; boundary={boundary}', headers=PRIVATE_DAY
-    )
+    finally:
+        if ahead is not None:
+            ahead.cancel()
 
 
 @get(
