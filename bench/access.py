@@ -91,7 +91,7 @@ async def fill(db: Database, studies: int) -> tuple[dict[str, Asker], dict[str, 
     async with db.write(SYSTEM) as tx:
         for number, actor in enumerate(actors.values()):
             await tx.execute("insert into users (id, username) values ($1, $2)", actor.user_id, f"user{number}")
-    await _fill(db, studies)
+    await fill_studies(db, studies)
     held = {ADMINISTRATOR: "true", MEMBER: _department(0), RULED: "true"}
     askers = {name: Asker(actor, await _project(db, actor, held[name])) for name, actor in actors.items()}
     somebody = Actor(uuid4(), "somebody")
@@ -105,7 +105,8 @@ async def fill(db: Database, studies: int) -> tuple[dict[str, Asker], dict[str, 
     return askers, seconds
 
 
-async def _fill(db: Database, studies: int) -> None:
+async def fill_studies(db: Database, studies: int) -> None:
+    """Studies and their series, in nobody's project."""
     async with db.session() as connection:
         await connection.execute("set app.actor = '00000000-0000-0000-0000-000000000000'")
         for table in ("studies", "series"):

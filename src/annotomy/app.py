@@ -23,7 +23,7 @@ from annotomy.blobs.choose import blob_store
 from annotomy.collaboration.live import LiveUpdates, live_updates
 from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
-from annotomy.dicomweb import bulkdata, qido, rendered, stow, ups, ups_events, wado, wado_uri
+from annotomy.dicomweb import bulkdata, metadata, qido, rendered, stow, ups, ups_events, wado, wado_uri
 from annotomy.errors import Problem
 from annotomy.http.admission import Admission
 from annotomy.http.cookies import VIEWER_COOKIE
@@ -103,6 +103,7 @@ API_ROUTERS: list[Any] = [
 OTHER_HANDLERS: list[Any] = [
     *stow.handlers,
     *qido.handlers,
+    *metadata.handlers,
     *wado.handlers,
     *rendered.handlers,
     *bulkdata.handlers,

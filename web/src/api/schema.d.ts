@@ -4950,15 +4950,6 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The frame cannot be decoded */
-        TheFrameCannotBeDecoded: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
         /** @description Not offered in an accepted form. The frame cannot be decoded */
         NotOfferedInAnAcceptedFormOrTheFrameCannotBeDecoded: {
             headers: {
@@ -10727,7 +10718,7 @@ export interface operations {
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };

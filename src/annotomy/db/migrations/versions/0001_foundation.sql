@@ -435,9 +435,9 @@ create table studies (                         -- one row is a holding: the same
   unique (study_instance_uid, stored_into, sole_sender)
 );
 create index studies_repeated on studies (study_instance_uid, id) where repeated;
-create index studies_patient on studies (patient_id);
-create index studies_name on studies (name_key);
-create index studies_accession on studies (accession_number);
+create index studies_patient on studies (patient_id, id); -- with the id: pages are cut in the order of each
+create index studies_name on studies (name_key, id);
+create index studies_accession on studies (accession_number, id);
 create index studies_modalities on studies using gin (modalities);
 create index studies_search on studies using gin (search_nfd gin_trgm_ops);
 create table series (
