@@ -179,7 +179,7 @@ class ImportForm(msgspec.Struct):
     metadata: Any
     """JSON: `{"project_id", "study_instance_uid", "series_instance_uid", "label"?, "segments"?}`."""
     file: UploadFile
-    """DICOM SEG, NIfTI, NRRD, or a ZIP of PNG slices."""
+    """DICOM SEG or RTSTRUCT, NIfTI, NRRD, or a ZIP of PNG slices."""
 
 
 @post(
@@ -223,7 +223,7 @@ async def import_segmentation(
 async def import_from_archive(
     data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
-    """A DICOM SEG that the archive holds becomes a segmentation of the series that it references."""
+    """A DICOM SEG or RTSTRUCT that the archive holds becomes a segmentation of the series that it references."""
     made = await importing.import_from_archive(
         services, actor, data.project_id, data.sop_instance_uid, label=data.label
     )
