@@ -97,7 +97,7 @@ def apart(shape_kji: tuple[int, int, int]) -> dict[int, NDArray[np.bool_]]:
 
 
 @pytest.mark.parametrize("placed", [Placed(), oblique()], ids=["axial", "oblique"])
-@pytest.mark.parametrize("form", ["seg", "labelmap-seg", "nifti", "nrrd", "png"])
+@pytest.mark.parametrize("form", ["seg", "labelmap-seg", "fractional-seg", "nifti", "nrrd", "png"])
 async def test_what_is_exported_is_imported_equal(application: Application, placed: Placed, form: str) -> None:
     project, client = await started(application, placed)
     masks = apart(placed.shape_kji) if form == "labelmap-seg" else some_masks(placed.shape_kji)

@@ -24,7 +24,8 @@ from annotomy.segmentations.importing import MAX_SEGMENTS, coded
 from annotomy.segmentations.interchange import UNCODED, default_color
 from annotomy.segmentations.query import PlacedBrick, Row, affine_of
 from annotomy.segmentations.schemas import DescribedSegment
-from annotomy.segmentations.service import NewSegment, require_segments, segment_row, write_bricks, write_segments
+from annotomy.segmentations.segment import NewSegment
+from annotomy.segmentations.service import require_segments, segment_row, write_bricks, write_segments
 from annotomy.segmentations.statistics import statistics_of
 from annotomy.services import Services
 

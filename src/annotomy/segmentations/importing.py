@@ -30,7 +30,8 @@ from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
 from annotomy.segmentations.interchange import UNCODED, FormatError, LabelGrid, default_color
 from annotomy.segmentations.placing import Grid, Lattice, Painter, match, on_grid
 from annotomy.segmentations.schemas import Code, DescribedSegment
-from annotomy.segmentations.service import MAX_SEGMENT_NUMBER, NewSegment, NewSegmentation, create_segmentation
+from annotomy.segmentations.segment import NewSegment
+from annotomy.segmentations.service import MAX_SEGMENT_NUMBER, NewSegmentation, create_segmentation
 from annotomy.segmentations.structures import masks_of_structures
 from annotomy.services import Services
 

@@ -15,7 +15,7 @@ from annotomy.dicom.rtstruct_read import Contour, StructureRead, StructureSetRea
 from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet
 from annotomy.segmentations.errors import MaskMismatch
 from annotomy.segmentations.placing import IN_PLANE_TOLERANCE, SLICE_TOLERANCE, Grid, Painter
-from annotomy.segmentations.service import NewSegment
+from annotomy.segmentations.segment import NewSegment
 
 CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 _EDGE = 0.5 + IN_PLANE_TOLERANCE
