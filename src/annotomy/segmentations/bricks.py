@@ -171,6 +171,8 @@ def of_labels(labels: NDArray[Any], segment_numbers: Iterable[int]) -> MaskSet:
     for brick_index in range(brick_count(shape)):
         part = np.ascontiguousarray(labels[brick_index * BRICK_SLICES :][:BRICK_SLICES]).reshape(-1)
         places = np.flatnonzero(part)
+        if not len(places):
+            continue
         # In the order of the numbers, the places of each still ascending: a radix sort for numbers of 16 bits.
         values = part[places].astype(np.uint16, copy=False)
         order = np.argsort(values, kind="stable")

@@ -18,6 +18,7 @@ from annotomy.archive.errors import NotDicom
 from annotomy.archive.parse import parse_instance
 from annotomy.archive.retrieve import locate, read_instance
 from annotomy.archive.volume import VolumeSource, load_source
+from annotomy.dicom.geometry import Plane
 from annotomy.dicom.pixels import PixelError
 from annotomy.dicom.rtstruct_read import RTSTRUCT_CLASS, StructureSetError, read_rtstruct
 from annotomy.dicom.seg import Coded
@@ -187,9 +188,13 @@ def masks_of_seg(seg: SegRead, source: VolumeSource) -> MaskSet:
     slice_of_source = {(plane.sop_instance_uid, plane.frame_number or 1): k for k, plane in enumerate(source.planes)}
     size = (int(seg.dataset.Rows), int(seg.dataset.Columns))
 
+    placed: dict[Plane, int | Lattice] = {}  # frames of many segments lie on the same slices
+
     def place(frame: SegFrame) -> int | Lattice:
         if frame.plane is not None:
-            return grid.slice_of(frame.plane, size)
+            if frame.plane not in placed:
+                placed[frame.plane] = grid.slice_of(frame.plane, size)
+            return placed[frame.plane]
         k = slice_of_source.get((frame.source_sop_instance_uid, frame.source_frame_number or 1))
         if k is None or size != source.shape_kji[1:]:
             raise MaskMismatch("A frame has neither a position nor a source image of this series.")
@@ -198,11 +203,13 @@ def masks_of_seg(seg: SegRead, source: VolumeSource) -> MaskSet:
     if seg.form == "LABELMAP":
         return _of_labelmap(seg, grid, place, known)
     bricks: dict[BrickKey, Brick] = {}
-    for number in sorted(known):
+    by_number: dict[int, list[SegFrame]] = {}
+    for frame in seg.frames:
+        by_number.setdefault(frame.segment_number or 0, []).append(frame)
+    for number, frames in sorted(by_number.items()):
         painter = Painter(grid, number)
-        for frame in seg.frames:
-            if frame.segment_number == number:
-                painter.paint(place(frame), seg.pixels(frame))
+        for frame in frames:
+            painter.paint(place(frame), seg.pixels(frame))
         bricks |= painter.bricks()
     return MaskSet(source.shape_kji, bricks)
 
