@@ -74,8 +74,8 @@ def _counts(bits: NDArray[np.uint8], shape: tuple[int, int, int]) -> Counts | No
     if columns % 8:
         return _counts_of(_slab(bits, shape), (0, 0))
     lines = bits.reshape(slices, rows, columns // 8)
-    held = lines.any(axis=2)
-    k, j = np.flatnonzero(held.any(axis=1)), np.flatnonzero(held.any(axis=0))
+    held: NDArray[np.bool_] = np.any(lines, axis=-1)
+    k, j = np.flatnonzero(np.any(held, axis=-1)), np.flatnonzero(np.any(held, axis=0))
     if not len(k):
         return None
     part = lines[k[0] : k[-1] + 1, j[0] : j[-1] + 1]
