@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench import access, annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
+from bench import access, annotations, cstore, identity, masks, models, qido, scanner, setup, stow, upload, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "qido": qido,
     "wado": wado,
     "annotations": annotations,
+    "masks": masks,
     "models": models,
     "access": access,
     "scanner": scanner,
