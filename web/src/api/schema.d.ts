@@ -8887,7 +8887,14 @@ export interface operations {
     };
     GetMasks: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A part: from this slice on (k) */
+                first_slice?: number | null;
+                /** @description The part's last slice; else the first */
+                last_slice?: number | null;
+                /** @description These segments alone */
+                segment_number?: number[] | null;
+            };
             header?: never;
             path: {
                 segmentation_id: string;
@@ -9155,7 +9162,14 @@ export interface operations {
     };
     GetMasksOfVersion: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A part: from this slice on (k) */
+                first_slice?: number | null;
+                /** @description The part's last slice; else the first */
+                last_slice?: number | null;
+                /** @description These segments alone */
+                segment_number?: number[] | null;
+            };
             header?: never;
             path: {
                 segmentation_id: string;
