@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from bench import corpus
+from bench.lean import send_lean
 from bench.measure import Comparison, Request, Sample, send_all
 from bench.servers import Server, fastapi, ours
 from bench.stow import MULTIPART_JSON, store_path, stored
@@ -15,8 +16,8 @@ ANNOTATIONS_PER_STUDY = 50
 LARGE_STUDY = STUDIES
 """The number of the study that has many annotations."""
 MANY = 5000
-REQUESTS = 200
-LONG_LISTS = 20
+REQUESTS = 1000
+LONG_LISTS = 40
 IMAGE_SIZE = 512
 SALT = 9
 POINTS = [[round(100 + 1.37 * n, 2), round(200 + 0.73 * n, 2)] for n in range(40)]
@@ -74,7 +75,7 @@ def run(runs: int, alone: bool) -> None:
 
 def _ask(make: Callable[[int, Server], Request], connections: int, requests: int) -> Callable[[Server, int], Sample]:
     def measure(server: Server, run: int) -> Sample:
-        return send_all(server, [make(run * 17 + n, server) for n in range(requests)], connections=connections)
+        return send_lean(server, [make(run * 17 + n, server) for n in range(requests)], connections=connections)
 
     return measure
 

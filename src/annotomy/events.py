@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from annotomy.audit import Entry, record
+from annotomy.audit import Entry, record_of_patient
 from annotomy.db.engine import WriteTx
 
 CHANNEL = "annotomy_events"
@@ -42,9 +42,10 @@ async def emit(tx: WriteTx, event: Event) -> None:
     study = event.study_instance_uid or (
         event.object_id if event.object_kind == "study" else event.data.get("study_instance_uid")
     )
-    await tx.execute(
+    patient_id = await tx.fetchval(
         "with made as (insert into events (type, actor_id, actor_name, project_id, object_kind, object_id, study_instance_uid,"
-        " series_instance_uid, data) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)) select pg_notify($10, '')",
+        " series_instance_uid, data) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)), woken as (select pg_notify($10, ''))"
+        " select (select p.patient_id from patients_of(array[$7]) p) from woken",
         event.type, tx.actor.user_id, tx.actor.name, event.project_id, event.object_kind, event.object_id, study,
         event.series_instance_uid or event.data.get("series_instance_uid"), event.data, CHANNEL,
     )  # fmt: skip
@@ -58,7 +59,7 @@ async def emit(tx: WriteTx, event: Event) -> None:
         detail=event.data,
         reason=event.reason,
     )
-    await record(tx, entry)
+    await record_of_patient(tx, entry, patient_id)
 
 
 async def number_events(tx: WriteTx) -> int:

@@ -56,7 +56,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     description: Text = ""
 
 
-class Annotation(msgspec.Struct, frozen=True):
+class Annotation(msgspec.Struct, frozen=True, gc=False):
     """As it stands. The members come in the order of the columns that `rows.py` selects."""
 
     id: UUID
@@ -86,7 +86,7 @@ class Annotation(msgspec.Struct, frozen=True):
     """Whether this archive holds the study."""
 
 
-class Summary(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True, gc=False):
     """An annotation in a long list: without its geometry."""
 
     id: UUID

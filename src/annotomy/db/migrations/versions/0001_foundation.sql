@@ -632,7 +632,7 @@ create table annotations (                     -- what stands now; annotation_ve
   deleted_at timestamptz,
   version integer not null default 1,
   search_nfd text generated always as (normalize(lower(description || ' ' || coalesce(label ->> 'meaning', '') || ' ' || coalesce(label ->> 'value', label #>> '{}', '')), NFD)) stored
-);
+) with (toast_tuple_target = 4080);            -- an outline of 40 points stays in its row, unpacked: lists read it as it lies there
 create index annotations_of_project on annotations (project_id, id);
 create index annotations_of_study on annotations (study_instance_uid, project_id, id);
 create index annotations_of_series on annotations (series_instance_uid, project_id, id);
@@ -680,7 +680,8 @@ begin
   return found_id;
 end $$;
 -- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip.
-create function patients_of(uids text[]) returns table (study_instance_uid text, patient_id text) language plpgsql as $$
+create function patients_of(uids text[]) returns table (study_instance_uid text, patient_id text)
+  language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   actor text := current_setting('app.actor', true);
 begin
