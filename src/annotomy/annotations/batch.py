@@ -82,7 +82,7 @@ Write = Callable[[WriteTx], Awaitable[Annotation]]
 
 async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, asked: Keyed | None) -> Answer:
     checked: list[Prepared | Problem] = []
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
@@ -101,7 +101,7 @@ async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, 
 async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation]) -> list[Result]:
     """Create by import: what the study has under the same tracking UID already answers 200 and stays as it is."""
     outcomes: list[Prepared | Problem | Result] = []
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         for new in news:
             try:
                 known = await _tracked(tx, new)
@@ -111,7 +111,7 @@ async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation
     measured = [one if isinstance(one, Result) else await _measured(services, one) for one in outcomes]
     results: list[Result] = []
     made: dict[tuple[str, str], Result] = {}
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         for one, new in zip(measured, news, strict=True):
             if isinstance(one, Result):
                 results.append(one)
@@ -140,7 +140,7 @@ async def _tracked(tx: ReadTx, new: NewAnnotation) -> Result | None:
 
 async def edit_batch(services: Services, actor: Actor, batch: EditBatch, *, asked: Keyed | None) -> Answer:
     checked: list[Prepared | Problem] = []
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
@@ -215,7 +215,7 @@ async def _write_all(
     """Operations refuse before they write, so that a refused item leaves nothing behind and the others go on."""
     if atomic and any(isinstance(write, Problem) for write in writes):
         raise _refused([_result(write, status) if isinstance(write, Problem) else Result(status) for write in writes])
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         known = await claim(tx, asked)
         if known is not None:
             return known

@@ -50,7 +50,7 @@ async def list_(
     cursor: FromQuery[str | None] = None,
 ) -> Response[Any]:
     """Annotations that one may read, the newest first. Filters combine."""
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         found: Page[Annotation] | Page[Summary]
         if view == "summary":
             found = await list_summaries(tx, asked, limit=limit, cursor=cursor)

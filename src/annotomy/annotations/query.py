@@ -66,7 +66,9 @@ async def _page(
     if asked.project_id is not None:
         await rights.require_right(tx, rights.Action.READ, asked.project_id)
     values: list[Any] = []
-    conditions = " and ".join([rights.readable("a"), *_conditions(asked, values)])
+    wanted = _conditions(asked, values)
+    project = None if asked.project_id is None else f"${values.index(asked.project_id) + 1}"
+    conditions = " and ".join([rights.readable("a", project=project), *wanted])
     place, page_values = "", list(values)
     if cursor is not None:
         (last_id,) = decode_cursor(cursor, (UUID,))

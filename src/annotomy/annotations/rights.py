@@ -47,12 +47,11 @@ SEEN = """left join lateral (select true as yes from visibility v where v.study_
 that most rows of a list share is remembered; as a condition, PostgreSQL would collect all visible studies for each list."""
 
 
-def readable(alias: str) -> str:
-    """The predicate that every read of annotations carries, besides the join `SEEN`."""
-    return (
-        f"({alias}.study_id is null or seen.yes)"
-        f" and {visible_work('annotation', f'{alias}.project_id', f'{alias}.created_by')}"
-    )
+def readable(alias: str, *, project: str | None = None) -> str:
+    """The predicate that every read of annotations carries, besides the join `SEEN`. `project` is the SQL of the one
+    project that is asked for: the role in it is asked once, not for each row."""
+    work = visible_work("annotation", project or f"{alias}.project_id", f"{alias}.created_by")
+    return f"({alias}.study_id is null or seen.yes) and {work}"
 
 
 async def find_target(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:
