@@ -45,9 +45,7 @@ async def _all(
     loop = asyncio.get_running_loop()
     answers: dict[int, tuple[int, bytes, float]] = {}
     waiting = iter(range(len(encoded)))
-    opened = [
-        (await loop.create_connection(_Connection, server.host, server.port))[1] for _ in range(connections)
-    ]
+    opened = [(await loop.create_connection(_Connection, server.host, server.port))[1] for _ in range(connections)]
 
     async def client(connection: _Connection) -> None:
         for number in waiting:

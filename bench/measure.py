@@ -139,6 +139,24 @@ def send_all(server: Server, requests: Sequence[Request], *, connections: int = 
     return Sample(seconds, cpu, latencies, sum(received), sum(len(r.body or b"") for r in requests))
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What is wanted of a figure, and whether it is so: at least `low`, at most `high`."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def met(self) -> bool:
+        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+
+    @property
+    def wanted(self) -> str:
+        return f"at least {self.low:g}" if self.low is not None else f"at most {self.high:g}"
+
+
 class Comparison:
     """Collects what each server did in each measure; the first server is what the others are compared with."""
 
@@ -157,18 +175,24 @@ class Comparison:
                 for server in self._servers:
                     sample = measure(server, run)
                     if run:
-                        of_measure = self._figures.setdefault(name, {})
-                        of_measure.setdefault(server.name, []).append(sample.figures())
+                        self.note(name, server.name, sample)
 
-    def finish(self) -> Path:
-        """Prints medians and ratios (ours to the first peer, above 1 is more) and writes them with the machine."""
-        medians = {
+    def note(self, measure: str, server: str, sample: Sample) -> None:
+        self._figures.setdefault(measure, {}).setdefault(server, []).append(sample.figures())
+
+    def medians(self) -> dict[str, dict[str, dict[str, float]]]:
+        """By measure, server and figure."""
+        return {
             name: {
                 server: {key: statistics.median(one[key] for one in samples) for key in samples[0]}
                 for server, samples in by_server.items()
             }
             for name, by_server in self._figures.items()
         }
+
+    def finish(self, bars: Sequence[Bar] = ()) -> Path:
+        """Prints medians and ratios (ours to the first peer, above 1 is more) and writes them with the machine."""
+        medians = self.medians()
         for name, by_server in medians.items():
             print(f"\n{name}")
             names = list(by_server)
@@ -180,6 +204,10 @@ class Comparison:
                 row = "".join(f"{value:14.2f}" for value in values)
                 ratio = f"{values[0] / values[1]:10.2f}" if len(values) > 1 and values[1] else ""
                 print(f"  {key:22}{row}{ratio}")
+        if bars:
+            print()
+        for bar in bars:
+            print(f"{'met   ' if bar.met else 'MISSED'} {bar.name}: {bar.value:.2f}, {bar.wanted}")
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self._benchmark}.json"
         content = {
@@ -187,6 +215,7 @@ class Comparison:
             "notes": self._notes,
             "machine": self._machine,
             "servers": {server.name: server.version for server in self._servers},
+            "bars": [{"name": b.name, "value": round(b.value, 2), "wanted": b.wanted, "met": b.met} for b in bars],
             "medians": _rounded(medians),
             "runs": _rounded(self._figures),
         }
