@@ -65,7 +65,7 @@ def measure_scale(comparison: Comparison, runs: int) -> None:
                 asyncio.run(_multiply())
             ids, studies = asyncio.run(_known())
             for run in range(runs + 1):
-                chosen = random.Random(run)  # noqa: S311 - which rows are asked for is no secret
+                chosen = random.Random(run)
                 for kind, make in _kinds(server, ids, studies).items():
                     requests = [make(chosen) for _ in range(REQUESTS)]
                     sample = send_lean(server, requests, connections=CONNECTIONS)
