@@ -36,7 +36,7 @@ async def create_annotation(
         known = await claim(tx, asked)
         if known is not None:
             return known
-        made = await service.create(tx, prepared, tracking_uid=new.tracking_uid, why=new.why)
+        made = await service.create(tx, prepared, new)
         answer = answer_of(made, 201, {"Location": f"/api/v1/annotations/{made.id}"})
         await remember(tx, asked, answer)
     return answer

@@ -1,4 +1,4 @@
-"""Thousands in one call: created, edited, deleted or reviewed, with a result for each item.
+"""Thousands in one call: created, edited, deleted, reviewed or assigned, with a result for each item.
 
 Everything is checked and measured first; then one transaction writes what passed. With `atomic`, one failure keeps all.
 """
@@ -56,6 +56,14 @@ class DeleteBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class StepBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: Literal["submit", "approve", "reject", "reopen"]
+    items: Annotated[list[Removal], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
+    atomic: bool = False
+    why: Why = ""
+
+
+class AssignBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    assignee: UUID | None
+    """Who is to work on them next; null: nobody."""
     items: Annotated[list[Removal], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
     atomic: bool = False
     why: Why = ""
@@ -120,7 +128,7 @@ async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation
             elif (new.study_instance_uid, new.tracking_uid or "") in made:
                 results.append(made[new.study_instance_uid, new.tracking_uid or ""])
             else:
-                created = await service.create(tx, one, tracking_uid=new.tracking_uid, action="import")
+                created = await service.create(tx, one, new, action="import")
                 results.append(_result(created, 201))
                 if new.tracking_uid:
                     made[new.study_instance_uid, new.tracking_uid] = Result(200, id=created.id, version=1)
@@ -180,8 +188,15 @@ async def step_batch(services: Services, actor: Actor, batch: StepBatch, *, aske
     )
 
 
+async def assign_batch(services: Services, actor: Actor, batch: AssignBatch, *, asked: Keyed | None) -> Answer:
+    writes = [_assignment(item, batch.assignee, batch.why) for item in batch.items]
+    return await _write_all(
+        services, actor, writes, atomic=batch.atomic, status=200, asked=asked, order=_by_id(batch.items)
+    )
+
+
 def _creation(prepared: Prepared, new: NewAnnotation) -> Write:
-    return lambda tx: service.create(tx, prepared, tracking_uid=new.tracking_uid, why=new.why)
+    return lambda tx: service.create(tx, prepared, new)
 
 
 def _edit(item: Edit, prepared: Prepared) -> Write:
@@ -195,6 +210,10 @@ def _deletion(item: Removal, why: str) -> Write:
 
 def _step(item: Removal, step: service.Step, why: str) -> Write:
     return lambda tx: service.take_step(tx, item.id, step, expected_version=item.version, why=why)
+
+
+def _assignment(item: Removal, assignee: UUID | None, why: str) -> Write:
+    return lambda tx: service.assign(tx, item.id, assignee, expected_version=item.version, why=why)
 
 
 def _by_id(items: Sequence[Edit] | Sequence[Removal]) -> list[int]:

@@ -8,7 +8,10 @@ on images that live elsewhere, by the members whose role reads them.
 from enum import StrEnum
 from uuid import UUID
 
+from annotomy.actor import Actor
+from annotomy.annotations.errors import InvalidAnnotation
 from annotomy.db.engine import ReadTx
+from annotomy.errors import Forbidden, NotFound
 from annotomy.projects.access import Permission, require, require_own_or_all, visible_work
 
 
@@ -38,6 +41,14 @@ async def require_right(tx: ReadTx, action: Action, project_id: UUID, *, owner_i
         await require_own_or_all(tx, tx.actor, f"annotation.{action.value}", project_id, owner_id)
         return
     await require(tx, tx.actor, _OF_PROJECT[action], project_id)
+
+
+async def require_reader(tx: ReadTx, project_id: UUID, user_id: UUID, *, owner_id: UUID) -> None:
+    """Raises InvalidAnnotation when somebody else's role does not open an annotation of this author to them."""
+    try:
+        await require_own_or_all(tx, Actor(user_id=user_id, name=""), "annotation.read", project_id, owner_id)
+    except (NotFound, Forbidden) as refused:
+        raise InvalidAnnotation("Annotations are assigned to members who may read them.", field="assignee") from refused
 
 
 SEEN = """left join lateral (select true as yes from visibility v where v.study_id = a.study_id and v.project_id = a.project_id
