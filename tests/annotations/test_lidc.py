@@ -84,7 +84,7 @@ async def test_all_readings_of_lidc_come_back_with_their_readers_and_their_numbe
 
 async def load_and_compare(team: Team, sqlite: Path) -> dict[str, Any]:
     readers = [await reader(team, name) for name in NAMES]
-    owner = client(team, team.people["owner"])
+    owner = client(team, await with_key(team, team.people["owner"]))
     reads = load_lidc.assign(load_lidc.read_file(sqlite))
     expected = load_lidc.expected(reads, NAMES)
     told = await load_lidc.load(readers, team.project_id, reads)
@@ -109,7 +109,14 @@ async def reader(team: Team, name: str) -> httpx.AsyncClient:
         json={"user_id": user_id, "role": "blinded_reader"}, headers=team.people["owner"],
     )  # fmt: skip
     assert answer.status_code == 201, answer.text
-    return client(team, headers)
+    return client(team, await with_key(team, headers))
+
+
+async def with_key(team: Team, headers: dict[str, str]) -> dict[str, str]:
+    """An API key, which outlives the minutes of a token."""
+    answer = await team.client.post("/api/v1/api-keys", json={"name": "loading"}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return {"Authorization": f"Bearer {answer.json()['key']}"}
 
 
 def client(team: Team, headers: dict[str, str]) -> httpx.AsyncClient:

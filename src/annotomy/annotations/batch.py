@@ -13,11 +13,12 @@ from annotomy.actor import Actor
 from annotomy.annotations import service
 from annotomy.annotations.annotate import prepare_edit, split_patch
 from annotomy.annotations.errors import BatchRefused
-from annotomy.annotations.prepare import Prepared, complete, prepare_new
+from annotomy.annotations.prepare import Answers, Prepared, complete, prepare_new
 from annotomy.annotations.rights import Action, require_right
 from annotomy.annotations.schemas import Annotation, NewAnnotation
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import Problem
+from annotomy.events import gathered
 from annotomy.http.idempotency import Answer, Keyed, claim, remember, replay
 from annotomy.http.reasons import Why
 from annotomy.services import Services
@@ -90,13 +91,14 @@ Write = Callable[[WriteTx], Awaitable[Annotation]]
 
 async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, asked: Keyed | None) -> Answer:
     checked: list[Prepared | Problem] = []
+    answers = Answers()
     async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
         for new in batch.items:
             try:
-                checked.append(await prepare_new(tx, new))
+                checked.append(await prepare_new(tx, new, answers))
             except Problem as problem:
                 checked.append(problem)
     measured = [await _measured(services, one) for one in checked]
@@ -109,17 +111,18 @@ async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, 
 async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation]) -> list[Result]:
     """Create by import: what the study has under the same tracking UID already answers 200 and stays as it is."""
     outcomes: list[Prepared | Problem | Result] = []
+    answers = Answers()
     async with services.db.read(actor, keep_plans=True) as tx:
         for new in news:
             try:
                 known = await _tracked(tx, new)
-                outcomes.append(await prepare_new(tx, new) if known is None else known)
+                outcomes.append(await prepare_new(tx, new, answers) if known is None else known)
             except Problem as problem:
                 outcomes.append(problem)
     measured = [one if isinstance(one, Result) else await _measured(services, one) for one in outcomes]
     results: list[Result] = []
     made: dict[tuple[str, str], Result] = {}
-    async with services.db.write(actor, keep_plans=True) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx, gathered(tx):
         for one, new in zip(measured, news, strict=True):
             if isinstance(one, Result):
                 results.append(one)
@@ -239,12 +242,13 @@ async def _write_all(
         if known is not None:
             return known
         outcomes: dict[int, Annotation | Problem] = {}
-        for number in order or range(len(writes)):
-            write = writes[number]
-            try:
-                outcomes[number] = write if isinstance(write, Problem) else await write(tx)
-            except Problem as problem:
-                outcomes[number] = problem
+        async with gathered(tx):
+            for number in order or range(len(writes)):
+                write = writes[number]
+                try:
+                    outcomes[number] = write if isinstance(write, Problem) else await write(tx)
+                except Problem as problem:
+                    outcomes[number] = problem
         results = [_result(outcomes[number], status) for number in range(len(writes))]
         failed = sum(result.problem is not None for result in results)
         if atomic and failed:

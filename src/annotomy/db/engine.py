@@ -64,6 +64,9 @@ class ReadTx:
 class WriteTx(ReadTx):
     """A transaction that commits when its block ends without an exception."""
 
+    gathered: list[Any] | None = None
+    """Events that `events.gathered` holds back until the end of its block."""
+
     async def execute(self, sql: str, *values: Any) -> str:
         """Returns the command tag, as `UPDATE 1`."""
         return await self.raw.execute(sql, *values)
