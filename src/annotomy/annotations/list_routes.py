@@ -53,7 +53,8 @@ async def list_(
     cursor: FromQuery[str | None] = None,
 ) -> Response[Any]:
     """Annotations that one may read, the newest first. Filters combine."""
-    async with services.db.read(actor, keep_plans=True) as tx:
+    # A text that is looked for decides by itself which index is best.
+    async with services.db.read(actor, keep_plans=asked.text is None) as tx:
         found: Page[Annotation] | Page[Summary]
         if view == "summary":
             found = await list_summaries(tx, asked, limit=limit, cursor=cursor)
