@@ -63,7 +63,9 @@ def to_mark(group: Group) -> Mark | None:
     drawn = tuple(dict.fromkeys((shape.graphic_type, shape.points) for shape in shapes))
     named = group.comment if group.finding is None else group.finding.meaning
     texts = [named] if named else []
-    texts += [f"{number.value:.1f} {number.unit.value}" for number in group.numbers[:1]]
+    # An arrow's length carries its points in a report and means nothing.
+    told = () if group.tracking_identifier == f"{IDENTIFIER_PREFIX}arrow" else group.numbers[:1]
+    texts += [f"{number.value:.1f} {number.unit.value}" for number in told]
     return Mark(shapes[0].image, drawn, ", ".join(texts), group.tracking_uid, group.tracking_identifier)
 
 
