@@ -303,6 +303,8 @@ async def world(application: Application) -> AsyncIterator[World]:
         f"/api/v1/annotations/{annotation}/versions/1/evidence", content=_picture(), headers=people["owner"]
     )
     assert evidence.status_code == 200, evidence.text
+    of_series = {"project_id": project, "series_instance_uid": attributes["SeriesInstanceUID"]}
+    interactive = (await post("/interactive-sessions", of_series))["id"]
     code = {"value": "SECRETPROJECT", "scheme": "99TEST", "meaning": "SECRETPROJECT"}
     label = (await post("/labels", {"project_id": project} | code))["id"]
     async with services.db.write(SYSTEM) as tx:
@@ -374,6 +376,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),
+            "interactive_session_id": interactive,
             "annotation_id": annotation,
             "label_id": label,
             "key": "unfinished",
