@@ -173,6 +173,24 @@ def send_all(server: Server, requests: Sequence[Request], *, connections: int = 
     return Sample(seconds, cpu, latencies, sum(received), sent, first, written_bytes(server) - wrote)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What is wanted of a figure, and whether it is so: at least `low`, at most `high`."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def met(self) -> bool:
+        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+
+    @property
+    def wanted(self) -> str:
+        return f"at least {self.low:g}" if self.low is not None else f"at most {self.high:g}"
+
+
 class Comparison:
     """Collects what each server did in each measure; the first server is what the others are compared with."""
 
@@ -197,8 +215,10 @@ class Comparison:
                 for server in self._servers if servers is None else servers:
                     sample = measure(server, run)
                     if run:
-                        of_measure = self._figures.setdefault(name, {})
-                        of_measure.setdefault(server.name, []).append(sample.figures())
+                        self.note(name, server.name, sample)
+
+    def note(self, measure: str, server: str, sample: Sample) -> None:
+        self._figures.setdefault(measure, {}).setdefault(server, []).append(sample.figures())
 
     def medians(self) -> dict[str, dict[str, dict[str, float]]]:
         """measure -> server -> figure -> median of the runs."""
@@ -210,7 +230,7 @@ class Comparison:
             for name, by_server in self._figures.items()
         }
 
-    def finish(self, **more: object) -> Path:
+    def finish(self, bars: Sequence[Bar] = (), **more: object) -> Path:
         """Prints medians and ratios (ours to the first peer, above 1 is more) and writes them with the machine, and with
         what else a benchmark has to say."""
         medians = self.medians()
@@ -225,6 +245,10 @@ class Comparison:
                 row = "".join(f"{value:14.2f}" for value in values)
                 ratio = f"{values[0] / values[1]:10.2f}" if len(values) > 1 and values[1] else ""
                 print(f"  {key:22}{row}{ratio}")
+        if bars:
+            print()
+        for bar in bars:
+            print(f"{'met   ' if bar.met else 'MISSED'} {bar.name}: {bar.value:.2f}, {bar.wanted}")
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self._benchmark}.json"
         content = {
@@ -233,6 +257,7 @@ class Comparison:
             "machine": self._machine,
             "servers": {server.name: server.version for server in self._servers},
             **more,
+            "bars": [{"name": b.name, "value": round(b.value, 2), "wanted": b.wanted, "met": b.met} for b in bars],
             "medians": _rounded(medians),
             "runs": _rounded(self._figures),
         }

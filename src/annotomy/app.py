@@ -16,7 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 import annotomy
 from annotomy.actor import Actor
-from annotomy.annotations import batch_routes, draft_routes, exchange_routes, label_routes, list_routes
+from annotomy.annotations import batch_routes, draft_routes, evidence_routes, exchange_routes, label_routes, list_routes
 from annotomy.annotations.routes import router as annotations_router
 from annotomy.audit import load_audit_key
 from annotomy.blobs.choose import blob_store
@@ -88,6 +88,7 @@ API_ROUTERS: list[Any] = [
     annotations_router,
     list_routes.router,
     batch_routes.router,
+    evidence_routes.router,
     draft_routes.router,
     exchange_routes.router,
     label_routes.router,

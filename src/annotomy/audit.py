@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -98,8 +99,14 @@ async def record(tx: WriteTx, entry: Entry) -> None:
     await record_all(tx, [entry])
 
 
+async def record_of_patient(tx: WriteTx, entry: Entry, patient_id: str | None) -> None:
+    """As `record`, where the patient of the entry's study is known."""
+    patient = "" if patient_id is None else pseudonym(_key(tx), patient_id)
+    await write_records(tx, [record_of(tx.actor, entry, patient=patient)])
+
+
 async def record_all(tx: WriteTx, entries: Sequence[Entry]) -> None:
-    """As `record`, of many in the same number of statements."""
+    """As `record`, of many; the patients of their studies are looked up here."""
     key = _key(tx)
     patients = await pseudonyms(tx, key, [(one.study_instance_uid, one.project_id) for one in entries])
     await write_records(
@@ -137,19 +144,18 @@ async def pseudonyms(tx: ReadTx, key: bytes, subjects: Iterable[Subject]) -> dic
         "select study_instance_uid, project_id, patient_id from patients_of($1, $2)",
         [uid for uid, _ in named], [project_id for _, project_id in named],
     )  # fmt: skip
-    patient_key = derived_key(key, b"patient")
-    return {
-        (row["study_instance_uid"], row["project_id"]): hmac.digest(
-            patient_key, row["patient_id"].encode(), "sha256"
-        ).hex()[:32]
-        for row in rows
-    }
+    return {(row["study_instance_uid"], row["project_id"]): pseudonym(key, row["patient_id"]) for row in rows}
+
+
+def pseudonym(key: bytes, patient_id: str) -> str:
+    return hmac.digest(derived_key(key, b"patient"), patient_id.encode(), "sha256").hex()[:32]
 
 
 def seal(key: bytes, content: bytes) -> bytes:
     return hmac.digest(derived_key(key, b"seal"), content, "sha256")
 
 
+@lru_cache
 def derived_key(key: bytes, purpose: bytes) -> bytes:
     return hmac.digest(key, b"annotomy audit " + purpose, "sha256")
 

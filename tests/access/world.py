@@ -4,6 +4,7 @@ A new operation is tested by being there. It fails until it declares `opt={"perm
 an object for each parameter of its path.
 """
 
+import io
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from litestar.handlers import HTTPRouteHandler
+from PIL import Image
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.store import Incoming, store_instances
@@ -298,6 +300,10 @@ async def world(application: Application) -> AsyncIterator[World]:
     job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     target = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
     annotation = (await post("/annotations", target | {"kind": "label", "label": "SECRETPROJECT"}))["id"]
+    evidence = await application.client.put(
+        f"/api/v1/annotations/{annotation}/versions/1/evidence", content=_picture(), headers=people["owner"]
+    )
+    assert evidence.status_code == 200, evidence.text
     of_series = {"project_id": project, "series_instance_uid": attributes["SeriesInstanceUID"]}
     interactive = (await post("/interactive-sessions", of_series))["id"]
     code = {"value": "SECRETPROJECT", "scheme": "99TEST", "meaning": "SECRETPROJECT"}
@@ -424,3 +430,9 @@ def absent_ids(ids: dict[str, str]) -> dict[str, str]:
 
 def leaks(answer: Any) -> bool:
     return any(secret in answer.text for secret in SECRETS)
+
+
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    return file.getvalue()

@@ -287,3 +287,43 @@ async def test_parallel_requests_with_one_key_create_once(team: Team) -> None:
     )
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
+
+
+PATIENT = {"series_instance_uid": None, "sop_instance_uid": None, "frame_number": None}
+EVERY_KIND: list[dict[str, Any]] = [
+    {"geometry": {"type": kind, "space": "pixel", "points": points}}
+    for kind, points in {
+        "point": [[3, 4]], "probe": [[3, 4]], "length": [[3, 4], [9, 9]], "arrow": [[3, 4], [9, 9]],
+        "bidirectional": [[3, 4], [20, 4], [9, 1], [9, 9]], "angle": [[3, 4], [9, 9], [20, 9]],
+        "cobb_angle": [[3, 4], [20, 6], [3, 30], [20, 20]], "rectangle": [[3, 4], [20, 30]], "ellipse": [[3, 4], [20, 30]],
+        "polygon": [[3, 4], [20, 6], [9, 30]], "freehand": [[3, 4], [20, 6], [9, 30]], "spline": [[3, 4], [20, 6], [9, 30]],
+    }.items()
+] + [
+    {"geometry": {"type": "point", "space": "lps_mm", "points": [[1, 2, 3]]}} | PATIENT,
+    {"geometry": {"type": "line3d", "space": "lps_mm", "points": [[1, 2, 3], [4, 5, 6]]}} | PATIENT,
+    {"geometry": {"type": "box3d", "space": "lps_mm", "points": [[1, 2, 3], [4, 5, 6]]}} | PATIENT,
+    {"kind": "key_image", "geometry": {"type": "none"}},
+    {"kind": "label", "geometry": {"type": "none"}, "label": "motion"},
+    {"kind": "label", "geometry": {"type": "none"}, "label": "follow up"} | PATIENT,
+]  # fmt: skip
+
+
+async def test_every_kind_is_kept_listed_edited_and_restored(team: Team) -> None:
+    """With its text, as an arrow has one."""
+    for changes in EVERY_KIND:
+        made = await team.create(description="a text", **changes)
+        assert made["kind"] == changes.get("kind", "measurement")
+        assert made["geometry"]["type"] == changes["geometry"]["type"]
+        points = changes["geometry"].get("points", [])
+        assert made["geometry"].get("points", []) == points
+        edited = await team.patch(made, {"description": "another"})
+        assert edited.status_code == 200, edited.text
+        preview = (await team.get(f"/{made['id']}/versions/1", against=2)).json()
+        assert [(c["member"], c["before"], c["after"]) for c in preview["changes"]] == [
+            ("description", "another", "a text")
+        ]
+        path = f"{ANNOTATIONS}/{made['id']}/restore"
+        restored = await team.client.post(path, json={"version": 1}, headers=team.people["annotator"])
+        assert restored.json() | {"version": 1, "updated_at": made["updated_at"]} == made
+    listed = (await team.get("", "viewer", limit=100)).json()
+    assert listed["total"] == len(EVERY_KIND)

@@ -74,3 +74,30 @@ async def test_a_thousand_at_once(team: Team) -> None:
     assert answer.json()["succeeded"] == 1000
     summaries = (await team.get("", "viewer", view="summary", limit=5000)).json()
     assert len({item["id"] for item in summaries["items"]}) == summaries["total"] == 1000
+
+
+async def test_reviewers_assign_many_at_once_to_who_can_open_them(team: Team) -> None:
+    mine = [(await team.create("annotator"))["id"] for _ in range(3)]
+    others = (await team.create("other"))["id"]
+    people = {
+        one["username"]: one["user_id"]
+        for one in (await team.client.get(f"/api/v1/projects/{team.project_id}/members", headers=team.people["owner"])).json()["items"]
+    }  # fmt: skip
+    items = [{"id": one, "version": 1} for one in [*mine, others]]
+    refused = await send(team, "/assign", items=items, assignee=people["annotator"])
+    assert [result["status"] for result in refused.json()["results"]] == [403] * 4
+    answer = await send(team, "/assign", "reviewer", items=items, assignee=people["annotator"], why="second look")
+    assert answer.json()["succeeded"] == 4, answer.text
+    listed = (await team.get("", "viewer", assigned_to="annotator", view="summary")).json()
+    assert {item["id"] for item in listed["items"]} == {*mine, others}
+    entry = (await team.get(f"/{mine[0]}/versions", "viewer")).json()["items"][0]
+    assert (entry["action"], entry["changed"], entry["why"]) == ("assign", ["assigned_to"], "second look")
+    unassigned = await send(team, "/assign", "reviewer", items=[{"id": mine[0], "version": 2}], assignee=None)
+    assert unassigned.json()["succeeded"] == 1
+    assert (await team.get(f"/{mine[0]}", "viewer")).json()["assigned_to"] is None
+    nobody = await send(team, "/assign", "reviewer", atomic=True, assignee="01900000-0000-7000-8000-000000000000",
+                        items=[{"id": one, "version": 2} for one in mine[1:]])  # fmt: skip
+    assert nobody.status_code == 422
+    assert [r["problem"]["type"].rsplit(":", 1)[-1] for r in nobody.json()["results"]] == ["invalid-annotation"] * 2
+    edited = await team.patch({"id": mine[1], "version": 2}, {"description": "seen"})
+    assert edited.json()["assigned_to"] == people["annotator"], "an edit leaves the assignment"

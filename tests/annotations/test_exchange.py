@@ -211,8 +211,10 @@ async def test_dicom3tools_find_no_error_in_our_report(team: Team, tmp_path: Pat
 
 async def test_a_presentation_state_draws_on_the_images(team: Team, tmp_path: Path) -> None:
     made = await draw_all(team)
+    arrow = {"type": "arrow", "space": "pixel", "points": [[12, 13], [30, 31]]}
+    await team.create(geometry=arrow, description="look here")
     answer = await export(team, "gsps")
-    assert (answer.headers["annotomy-included"], answer.headers["annotomy-left-out"]) == ("11", "2")
+    assert (answer.headers["annotomy-included"], answer.headers["annotomy-left-out"]) == ("12", "2")
     state = report(answer)
     assert state.SOPClassUID == "1.2.840.10008.5.1.4.1.1.11.1"
     drawn = {
@@ -223,6 +225,10 @@ async def test_a_presentation_state_draws_on_the_images(team: Team, tmp_path: Pa
     ellipse = drawn[made["ellipse"]["tracking_uid"]]
     assert (ellipse.GraphicType, ellipse.GraphicAnnotationUnits) == ("ELLIPSE", "PIXEL")
     assert list(ellipse.GraphicData) == [value for point in SHAPES["ellipse"] for value in point]
+    texts = [
+        t.UnformattedTextValue for item in state.GraphicAnnotationSequence for t in item.get("TextObjectSequence", [])
+    ]
+    assert "look here" in texts, "the text of an arrow without a label"
     assert {
         reference.ReferencedSOPInstanceUID
         for item in state.GraphicAnnotationSequence

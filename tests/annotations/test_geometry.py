@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from shapely import Point, Polygon, affinity, contains_xy
 
@@ -55,6 +55,7 @@ def named(measured: list[Measurement]) -> dict[str, tuple[float, str]]:
     return {one.name: (one.value, one.unit) for one in measured}
 
 
+@settings(deadline=None)  # how busy the machine is, is not what is tested
 @given(frames(), st.lists(pixel_point, min_size=3, max_size=10))
 def test_a_shape_comes_back_from_the_patient(frame: FrameGeometry, points: list[tuple[float, float]]) -> None:
     drawn = Geometry("polygon", "pixel", tuple(points))
@@ -65,6 +66,7 @@ def test_a_shape_comes_back_from_the_patient(frame: FrameGeometry, points: list[
     assert np.allclose(np.array(back.points), np.array(points), atol=1e-6)
 
 
+@settings(deadline=None)
 @given(frames(), rings())
 def test_a_polygon_measures_as_its_reference(frame: FrameGeometry, ring: list[tuple[float, float]]) -> None:
     assert frame.row_spacing_mm is not None
@@ -77,6 +79,7 @@ def test_a_polygon_measures_as_its_reference(frame: FrameGeometry, ring: list[tu
         assert found["perimeter"] == (pytest.approx(reference.length, rel=1e-6), "mm")
 
 
+@settings(deadline=None)
 @given(rings())
 def test_the_pixels_of_a_region_are_those_whose_centres_lie_inside(ring: list[tuple[float, float]]) -> None:
     polygon = Polygon(ring)
@@ -109,6 +112,7 @@ def test_values_of_a_region_are_those_of_numpy() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.floats(1, 15), st.floats(1, 15), st.floats(0, math.pi))
 def test_an_ellipse_measures_as_its_formula(a: float, b: float, turn: float) -> None:
     c, s = math.cos(turn), math.sin(turn)
@@ -173,6 +177,7 @@ def test_a_spline_goes_through_its_points() -> None:
     assert area == pytest.approx(math.pi * 100, rel=0.01)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(COUNTS)), st.integers(0, 9), st.sampled_from(["pixel", "lps_mm"]))
 def test_each_type_takes_its_number_of_points(kind: str, count: int, space: str) -> None:
     assume(kind != "none")

@@ -46,6 +46,20 @@ async def test_filters_combine(team: Team) -> None:
     assert await listed(team, updated_from="2026-01-01T00:00:00Z", **study) == [c, b, a]
 
 
+async def test_what_models_and_tools_made_is_found(team: Team) -> None:
+    drawn = (await team.create(tool="OHIF 3.13.0", description="by hand"))["id"]
+    made = await team.create(model="nodules 1.2", tool="nodules 1.2")
+    assert (made["tool"], made["model"]) == ("nodules 1.2", "nodules 1.2")
+    assert await listed(team, tool="ohif") == [drawn]
+    assert await listed(team, tool="ohif 3.12") == []
+    assert await listed(team, model="nodules 1.2", author="annotator", created_from="2026-01-01T00:00:00Z") == [
+        made["id"]
+    ]
+    assert await listed(team, model="nodules 1.2", text="hand") == []
+    edit = await team.patch(made, {"model": ""})
+    assert edit.status_code == 422, "where an annotation comes from is no matter of opinion"
+
+
 async def test_deleted_annotations_are_listed_where_they_are_asked_for(team: Team) -> None:
     kept, gone = await team.create(), await team.create()
     await team.client.delete(f"{ANNOTATIONS}/{gone['id']}", headers=team.people["annotator"] | {"If-Match": '"1"'})

@@ -23,6 +23,12 @@ VIEWPORT: Any = {"width": 400, "height": 300}
 SLICES, SIZE = 4, 16
 STUDY, SERIES = "1.2.826.0.1.3680043.8.498.7", "1.2.826.0.1.3680043.8.498.7.1"
 
+REPORTED = {
+    "length": [[2, 3], [12, 9]],
+    "polygon": [[4, 4], [12, 4], [12, 12], [5, 11]],
+    "ellipse": [[3, 8], [13, 8], [8, 5], [8, 11]],
+}
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Serve]:
@@ -103,6 +109,31 @@ def test_ohif_opens_the_same_study(page: Page) -> None:
         ohif.wait_for_timeout(500)
     else:
         raise AssertionError("OHIF shows a black canvas")
+
+
+def test_ohif_draws_our_report_on_the_images(server: Serve, page: Page) -> None:
+    """Annotations become a DICOM SR in the archive, and OHIF finds it beside the images and draws what it holds."""
+    with server.client() as client:
+        project = client.get("/api/v1/projects").raise_for_status().json()["items"][0]["id"]
+        instances = client.get(f"/dicom-web/studies/{STUDY}/series/{SERIES}/instances").raise_for_status().json()
+        for kind, points in REPORTED.items():
+            annotation = {
+                "project_id": project,
+                "study_instance_uid": STUDY,
+                "sop_instance_uid": instances[1]["00080018"]["Value"][0],
+                "kind": "measurement",
+                "geometry": {"type": kind, "space": "pixel", "points": points},
+            }
+            client.post("/api/v1/annotations", json=annotation).raise_for_status()
+        asked = {"project_id": project, "study_instance_uid": STUDY}
+        client.post("/api/v1/annotations/export/sr", params=asked).raise_for_status()
+    page.goto(f"/ohif/viewer?StudyInstanceUIDs={STUDY}")
+    page.locator(".cornerstone-canvas").first.wait_for()
+    page.locator("[data-cy=study-browser-thumbnail-no-image]", has_text="Annotations").dblclick()
+    drawn = page.locator("svg.svg-layer")
+    for shape in ("ellipse", "polyline", "line"):
+        expect(drawn.locator(shape).first).to_be_attached(timeout=TIMEOUT_MS)
+    expect(drawn.get_by_text("Area: 26.51 mm2")).to_be_attached()
 
 
 def _store(serve: Serve, files: list[bytes]) -> None:

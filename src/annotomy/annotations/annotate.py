@@ -26,17 +26,17 @@ UNTOUCHABLE = frozenset(Annotation.__struct_fields__) - set(rows.EDITABLE)
 async def create_annotation(
     services: Services, actor: Actor, new: NewAnnotation, *, asked: Keyed | None = None
 ) -> Answer:
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
         prepared = await prepare_new(tx, new)
     prepared = await complete(services, prepared)
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         known = await claim(tx, asked)
         if known is not None:
             return known
-        made = await service.create(tx, prepared, tracking_uid=new.tracking_uid, why=new.why)
+        made = await service.create(tx, prepared, new)
         answer = answer_of(made, 201, {"Location": f"/api/v1/annotations/{made.id}"})
         await remember(tx, asked, answer)
     return answer
@@ -53,13 +53,13 @@ async def edit_annotation(
 ) -> Answer:
     """`patch` is a merge patch of what people edit; a member `why` says why."""
     why, patch = split_patch(patch)
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
         prepared = await prepare_edit(tx, annotation_id, patch, expected_version=expected_version)
     prepared = await complete(services, prepared)
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         known = await claim(tx, asked)
         if known is not None:
             return known

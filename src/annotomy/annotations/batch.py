@@ -1,4 +1,4 @@
-"""Thousands in one call: created, edited, deleted or reviewed, with a result for each item.
+"""Thousands in one call: created, edited, deleted, reviewed or assigned, with a result for each item.
 
 Everything is checked and measured first; then one transaction writes what passed. With `atomic`, one failure keeps all.
 """
@@ -13,11 +13,12 @@ from annotomy.actor import Actor
 from annotomy.annotations import service
 from annotomy.annotations.annotate import prepare_edit, split_patch
 from annotomy.annotations.errors import BatchRefused
-from annotomy.annotations.prepare import Prepared, complete, prepare_new
+from annotomy.annotations.prepare import Answers, Prepared, complete, prepare_new
 from annotomy.annotations.rights import SEEN, Action, readable, require_right
 from annotomy.annotations.schemas import Annotation, NewAnnotation
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import Problem
+from annotomy.events import gathered
 from annotomy.http.idempotency import Answer, Keyed, claim, remember, replay
 from annotomy.http.reasons import Why
 from annotomy.services import Services
@@ -61,6 +62,14 @@ class StepBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: Why = ""
 
 
+class AssignBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    assignee: UUID | None
+    """Who is to work on them next; null: nobody."""
+    items: Annotated[list[Removal], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
+    atomic: bool = False
+    why: Why = ""
+
+
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the item at the same place in the request: the status that it would have had alone."""
 
@@ -82,13 +91,14 @@ Write = Callable[[WriteTx], Awaitable[Annotation]]
 
 async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, asked: Keyed | None) -> Answer:
     checked: list[Prepared | Problem] = []
-    async with services.db.read(actor) as tx:
+    answers = Answers()
+    async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
         for new in batch.items:
             try:
-                checked.append(await prepare_new(tx, new))
+                checked.append(await prepare_new(tx, new, answers))
             except Problem as problem:
                 checked.append(problem)
     measured = [await _measured(services, one) for one in checked]
@@ -101,17 +111,18 @@ async def create_batch(services: Services, actor: Actor, batch: CreateBatch, *, 
 async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation]) -> list[Result]:
     """Create by import: what the study has under the same tracking UID already answers 200 and stays as it is."""
     outcomes: list[Prepared | Problem | Result] = []
-    async with services.db.read(actor) as tx:
+    answers = Answers()
+    async with services.db.read(actor, keep_plans=True) as tx:
         for new in news:
             try:
                 known = await _tracked(tx, new)
-                outcomes.append(await prepare_new(tx, new) if known is None else known)
+                outcomes.append(await prepare_new(tx, new, answers) if known is None else known)
             except Problem as problem:
                 outcomes.append(problem)
     measured = [one if isinstance(one, Result) else await _measured(services, one) for one in outcomes]
     results: list[Result] = []
     made: dict[tuple[str, str], Result] = {}
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx, gathered(tx):
         for one, new in zip(measured, news, strict=True):
             if isinstance(one, Result):
                 results.append(one)
@@ -120,7 +131,7 @@ async def take_in(services: Services, actor: Actor, news: Sequence[NewAnnotation
             elif (new.study_instance_uid, new.tracking_uid or "") in made:
                 results.append(made[new.study_instance_uid, new.tracking_uid or ""])
             else:
-                created = await service.create(tx, one, tracking_uid=new.tracking_uid, action="import")
+                created = await service.create(tx, one, new, action="import")
                 results.append(_result(created, 201))
                 if new.tracking_uid:
                     made[new.study_instance_uid, new.tracking_uid] = Result(200, id=created.id, version=1)
@@ -141,7 +152,7 @@ async def _tracked(tx: ReadTx, new: NewAnnotation) -> Result | None:
 
 async def edit_batch(services: Services, actor: Actor, batch: EditBatch, *, asked: Keyed | None) -> Answer:
     checked: list[Prepared | Problem] = []
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         known = await replay(tx, asked)
         if known is not None:
             return known
@@ -181,8 +192,15 @@ async def step_batch(services: Services, actor: Actor, batch: StepBatch, *, aske
     )
 
 
+async def assign_batch(services: Services, actor: Actor, batch: AssignBatch, *, asked: Keyed | None) -> Answer:
+    writes = [_assignment(item, batch.assignee, batch.why) for item in batch.items]
+    return await _write_all(
+        services, actor, writes, atomic=batch.atomic, status=200, asked=asked, order=_by_id(batch.items)
+    )
+
+
 def _creation(prepared: Prepared, new: NewAnnotation) -> Write:
-    return lambda tx: service.create(tx, prepared, tracking_uid=new.tracking_uid, why=new.why)
+    return lambda tx: service.create(tx, prepared, new)
 
 
 def _edit(item: Edit, prepared: Prepared) -> Write:
@@ -196,6 +214,10 @@ def _deletion(item: Removal, why: str) -> Write:
 
 def _step(item: Removal, step: service.Step, why: str) -> Write:
     return lambda tx: service.take_step(tx, item.id, step, expected_version=item.version, why=why)
+
+
+def _assignment(item: Removal, assignee: UUID | None, why: str) -> Write:
+    return lambda tx: service.assign(tx, item.id, assignee, expected_version=item.version, why=why)
 
 
 def _by_id(items: Sequence[Edit] | Sequence[Removal]) -> list[int]:
@@ -216,17 +238,18 @@ async def _write_all(
     """Operations refuse before they write, so that a refused item leaves nothing behind and the others go on."""
     if atomic and any(isinstance(write, Problem) for write in writes):
         raise _refused([_result(write, status) if isinstance(write, Problem) else Result(status) for write in writes])
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         known = await claim(tx, asked)
         if known is not None:
             return known
         outcomes: dict[int, Annotation | Problem] = {}
-        for number in order or range(len(writes)):
-            write = writes[number]
-            try:
-                outcomes[number] = write if isinstance(write, Problem) else await write(tx)
-            except Problem as problem:
-                outcomes[number] = problem
+        async with gathered(tx):
+            for number in order or range(len(writes)):
+                write = writes[number]
+                try:
+                    outcomes[number] = write if isinstance(write, Problem) else await write(tx)
+                except Problem as problem:
+                    outcomes[number] = problem
         results = [_result(outcomes[number], status) for number in range(len(writes))]
         failed = sum(result.problem is not None for result in results)
         if atomic and failed:

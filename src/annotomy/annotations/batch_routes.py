@@ -7,7 +7,7 @@ from litestar.params import JSONBody
 
 from annotomy.actor import Actor
 from annotomy.annotations import batch
-from annotomy.annotations.batch import BatchAnswer, CreateBatch, DeleteBatch, EditBatch, StepBatch
+from annotomy.annotations.batch import AssignBatch, BatchAnswer, CreateBatch, DeleteBatch, EditBatch, StepBatch
 from annotomy.annotations.errors import BatchRefused
 from annotomy.annotations.routes import AnyRequest, IdempotencyKey, bytes_of
 from annotomy.http.idempotency import Keyed, keyed
@@ -94,4 +94,23 @@ async def step(
     return bytes_of(await batch.step_batch(services, actor, data, asked=asked))
 
 
-router = Router(path="/annotations/batch", tags=["annotations"], route_handlers=[create, edit, remove, step])
+@post(
+    "/assign",
+    status_code=200,
+    operation_id="AssignAnnotations",
+    opt={"problems": [BatchRefused], "permission": "review"},
+    responses=ANSWER,
+)
+async def assign(
+    data: JSONBody[AssignBatch],
+    request: AnyRequest,
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Give each to somebody to work on next; `assigned_to` of the list finds them."""
+    asked = await _asked(actor, "/annotations/batch/assign", idempotency_key, request)
+    return bytes_of(await batch.assign_batch(services, actor, data, asked=asked))
+
+
+router = Router(path="/annotations/batch", tags=["annotations"], route_handlers=[create, edit, remove, step, assign])

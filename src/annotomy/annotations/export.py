@@ -152,7 +152,7 @@ def _json(found: list[Annotation]) -> bytes:
 
 
 _COLUMNS = (
-    "id", "project_id", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "frame_number", "tracking_uid", "kind",
+    "id", "project_id", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "frame_number", "tracking_uid", "kind", "tool", "model",
     "state", "version", "author", "created_at", "updated_at", "description",
 )  # fmt: skip
 

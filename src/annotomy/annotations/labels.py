@@ -145,17 +145,19 @@ async def edit_label(tx: WriteTx, label_id: UUID, edit: LabelEdit, *, expected_v
     return await get_label(tx, label_id)
 
 
-async def label_from_set(tx: ReadTx, project_id: UUID, label: Label | None, attributes: dict[str, Any]) -> Label | None:
-    """The label as the project's set spells it. Raises LabelNotInSet, or InvalidAnnotation for an attribute's value."""
-    if label is None:
-        return None
-    rows = await tx.fetch(
+async def offered_labels(tx: ReadTx, project_id: UUID) -> list[Any]:
+    """The rows of the project's set, without the retired ones: `label_from_set` chooses among them."""
+    return await tx.fetch(
         "select value, scheme, meaning, name_en, name_ko, attributes from labels where project_id = $1 and retired_at is null",
         project_id,
     )
-    if not rows:
+
+
+def label_from_set(offered: list[Any], label: Label, attributes: dict[str, Any]) -> Label:
+    """The label as the project's set spells it. Raises LabelNotInSet, or InvalidAnnotation for an attribute's value."""
+    if not offered:
         return label
-    chosen = next((row for row in rows if _is_called(row, label)), None)
+    chosen = next((row for row in offered if _is_called(row, label)), None)
     if chosen is None:
         raise LabelNotInSet("The project's label set has no such label.", field="label")
     for attribute in msgspec.convert(chosen["attributes"], list[LabelAttribute]):

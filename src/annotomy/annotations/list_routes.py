@@ -25,6 +25,9 @@ async def provide_filter(
     author: Annotated[str | None, QueryParameter(description="A username or a user's id.")] = None,
     label: Annotated[str | None, QueryParameter(description="A code's value, or a label's text.")] = None,
     states: Annotated[list[State] | None, QueryParameter(name="state", description="Any of these states.")] = None,
+    tool: Annotated[str | None, QueryParameter(description="What its name begins with.")] = None,
+    model: Annotated[str | None, QueryParameter(description="The AI model that it comes from.")] = None,
+    assigned_to: Annotated[str | None, QueryParameter(description="A username or a user's id.")] = None,
     kind: FromQuery[str | None] = None,
     geometry_type: FromQuery[str | None] = None,
     created_from: FromQuery[datetime | None] = None,
@@ -50,7 +53,8 @@ async def list_(
     cursor: FromQuery[str | None] = None,
 ) -> Response[Any]:
     """Annotations that one may read, the newest first. Filters combine."""
-    async with services.db.read(actor) as tx:
+    # A text that is looked for decides by itself which index is best.
+    async with services.db.read(actor, keep_plans=asked.text is None) as tx:
         found: Page[Annotation] | Page[Summary]
         if view == "summary":
             found = await list_summaries(tx, asked, limit=limit, cursor=cursor)

@@ -1,7 +1,8 @@
 """From what a client sends to what is written: everything that is checked and measured before the write transaction."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -10,12 +11,14 @@ from annotomy.annotations import rights
 from annotomy.annotations.errors import InvalidAnnotation, OutsideFrame
 from annotomy.annotations.frames import Image, find_image, frame_geometry, frame_pixels
 from annotomy.annotations.geometry import ONLY_PATIENT, Geometry, checked, map_to_frame
-from annotomy.annotations.labels import label_from_set
+from annotomy.annotations.labels import label_from_set, offered_labels
 from annotomy.annotations.measure import Measurement, measure
 from annotomy.annotations.schemas import MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, Content, NewAnnotation
 from annotomy.db.engine import ReadTx
 from annotomy.projects.access import visible_series
 from annotomy.services import Services
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,24 @@ class Prepared:
         )
 
 
-async def prepare_new(tx: ReadTx, new: NewAnnotation) -> Prepared:
+class Answers:
+    """What was asked of one snapshot, for the many annotations of a batch that ask the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Any] = {}
+
+    async def of(self, question: Callable[..., Awaitable[T]], tx: ReadTx, *about: Any) -> T:
+        key = (question, *about)
+        if key not in self._known:
+            self._known[key] = await question(tx, *about)
+        return self._known[key]
+
+
+async def prepare_new(tx: ReadTx, new: NewAnnotation, answers: Answers | None = None) -> Prepared:
     """Rights, target and content checked. Raises NotFound, Forbidden, InvalidAnnotation and what they are told by."""
-    await rights.require_right(tx, rights.Action.CREATE, new.project_id)
-    target, image = await _bind(tx, new)
+    answers = answers or Answers()
+    await answers.of(rights.require_right, tx, rights.Action.CREATE, new.project_id)
+    target, image = await _bind(tx, new, answers)
     content = Content(
         kind=new.kind,
         geometry=new.geometry,
@@ -65,7 +82,7 @@ async def prepare_new(tx: ReadTx, new: NewAnnotation) -> Prepared:
         measurements=new.measurements,
         description=new.description,
     )
-    return replace(await prepare_content(tx, target, content), image=image)
+    return replace(await prepare_content(tx, target, content, answers=answers), image=image)
 
 
 async def image_of(tx: ReadTx, target: Target) -> Image | None:
@@ -74,14 +91,17 @@ async def image_of(tx: ReadTx, target: Target) -> Image | None:
     return (await find_image(tx, target.study_instance_uid, target.sop_instance_uid))[1]
 
 
-async def prepare_content(tx: ReadTx, target: Target, content: Content, *, before: Content | None = None) -> Prepared:
+async def prepare_content(
+    tx: ReadTx, target: Target, content: Content, *, before: Content | None = None, answers: Answers | None = None
+) -> Prepared:
     """The content checked; what it is bound to is taken as given. `before` is what an edit starts from."""
     geometry = checked(content.geometry)
     _check_kind(content, target)
     _check_texts(content)
     label = content.label
-    if before is None or label != before.label or content.attributes != before.attributes:
-        label = await label_from_set(tx, target.project_id, label, content.attributes)
+    if (before is None or label != before.label or content.attributes != before.attributes) and label is not None:
+        offered = await (answers or Answers()).of(offered_labels, tx, target.project_id)
+        label = label_from_set(offered, label, content.attributes)
     reported = [msgspec.structs.replace(one, source="client") for one in content.measurements if one.source != "server"]
     return Prepared(target, msgspec.structs.replace(content, geometry=geometry, label=label, measurements=reported))
 
@@ -107,9 +127,9 @@ async def complete(services: Services, prepared: Prepared) -> Prepared:
     )
 
 
-async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
+async def _bind(tx: ReadTx, new: NewAnnotation, answers: Answers) -> tuple[Target, Image | None]:
     """The target, checked against what the archive holds of it."""
-    study_id = await rights.find_target(tx, new.project_id, new.study_instance_uid, new.series_instance_uid)
+    study_id = await answers.of(rights.find_target, tx, new.project_id, new.study_instance_uid, new.series_instance_uid)
     if new.frame_number is not None and new.sop_instance_uid is None:
         raise InvalidAnnotation("A frame belongs to an instance: send sop_instance_uid.", field="frame_number")
     target = Target(
@@ -123,7 +143,7 @@ async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
     if new.sop_instance_uid is None:
         await _check_series(tx, target)
         return target, None
-    location, image = await find_image(tx, new.study_instance_uid, new.sop_instance_uid)
+    location, image = await answers.of(find_image, tx, new.study_instance_uid, new.sop_instance_uid)
     if location is None:
         await _check_series(tx, target)
         return target, None

@@ -32,6 +32,11 @@ class Filter:
     label: str | None = None
     """A code's value, or the text of a label without code."""
     states: Sequence[str] | None = None
+    tool: str | None = None
+    """Part of it from its beginning, without regard to case: versions come behind the name."""
+    model: str | None = None
+    assigned_to: str | None = None
+    """A username, or a user's id."""
     kind: str | None = None
     geometry_type: str | None = None
     created_from: datetime | None = None
@@ -66,7 +71,9 @@ async def _page(
     if asked.project_id is not None:
         await rights.require_right(tx, rights.Action.READ, asked.project_id)
     values: list[Any] = []
-    conditions = " and ".join([rights.readable("a"), *_conditions(asked, values)])
+    wanted = _conditions(asked, values)
+    project = None if asked.project_id is None else f"${values.index(asked.project_id) + 1}"
+    conditions = " and ".join([rights.readable("a", project=project), *wanted])
     place, page_values = "", list(values)
     if cursor is not None:
         (last_id,) = decode_cursor(cursor, (UUID,))
@@ -95,7 +102,7 @@ def _conditions(asked: Filter, values: list[Any]) -> list[str]:
 
     conditions = ["a.deleted_at is not null" if asked.deleted else "a.deleted_at is null"]
     for name in ("project_id", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "frame_number", "kind",
-                 "geometry_type"):  # fmt: skip
+                 "geometry_type", "model"):  # fmt: skip
         value = getattr(asked, name)
         if value is not None:
             conditions.append(f"a.{name} = {given(value)}")
@@ -113,15 +120,19 @@ def _conditions(asked: Filter, values: list[Any]) -> list[str]:
     if asked.states:
         conditions.append(f"a.state = any({given(asked.states)})")
     if asked.author is not None:
-        conditions.append(_author(asked.author, given))
+        conditions.append(_person("created_by", asked.author, given))
+    if asked.assigned_to is not None:
+        conditions.append(_person("assigned_to", asked.assigned_to, given))
+    if asked.tool is not None:
+        conditions.append(f"starts_with(lower(a.tool), lower({given(asked.tool)}))")
     if asked.text:
         pattern = "".join(f"\\{c}" if c in "\\%_" else c for c in asked.text)
         conditions.append(f"a.search_nfd like '%' || normalize(lower({given(pattern)}), NFD) || '%'")
     return conditions
 
 
-def _author(author: str, given: Any) -> str:
+def _person(column: str, person: str, given: Any) -> str:
     try:
-        return f"a.created_by = {given(UUID(author))}"
+        return f"a.{column} = {given(UUID(person))}"
     except ValueError:
-        return f"a.created_by = (select id from users where lower(username) = lower({given(author)}))"
+        return f"a.{column} = (select id from users where lower(username) = lower({given(person)}))"

@@ -8,7 +8,10 @@ on images that live elsewhere, by the members whose role reads them.
 from enum import StrEnum
 from uuid import UUID
 
+from annotomy.actor import Actor
+from annotomy.annotations.errors import InvalidAnnotation
 from annotomy.db.engine import ReadTx
+from annotomy.errors import Forbidden, NotFound
 from annotomy.projects.access import Permission, require, require_own_or_all, visible_work
 
 
@@ -40,6 +43,14 @@ async def require_right(tx: ReadTx, action: Action, project_id: UUID, *, owner_i
     await require(tx, tx.actor, _OF_PROJECT[action], project_id)
 
 
+async def require_reader(tx: ReadTx, project_id: UUID, user_id: UUID, *, owner_id: UUID) -> None:
+    """Raises InvalidAnnotation when somebody else's role does not open an annotation of this author to them."""
+    try:
+        await require_own_or_all(tx, Actor(user_id=user_id, name=""), "annotation.read", project_id, owner_id)
+    except (NotFound, Forbidden) as refused:
+        raise InvalidAnnotation("Annotations are assigned to members who may read them.", field="assignee") from refused
+
+
 SEEN = """left join lateral (select true as yes from visibility v where v.study_id = a.study_id and v.project_id = a.project_id
  and (v.series_id is null or a.series_instance_uid is null
       or v.series_id = (select id from series where series_instance_uid = a.series_instance_uid and study_id = a.study_id))
@@ -48,12 +59,11 @@ SEEN = """left join lateral (select true as yes from visibility v where v.study_
 that most rows of a list share is remembered; as a condition, PostgreSQL would collect all visible studies for each list."""
 
 
-def readable(alias: str) -> str:
-    """The predicate that every read of annotations carries, besides the join `SEEN`."""
-    return (
-        f"({alias}.study_id is null or seen.yes)"
-        f" and {visible_work('annotation', f'{alias}.project_id', f'{alias}.created_by')}"
-    )
+def readable(alias: str, *, project: str | None = None) -> str:
+    """The predicate that every read of annotations carries, besides the join `SEEN`. `project` is the SQL of the one
+    project that is asked for: the role in it is asked once, not for each row."""
+    work = visible_work("annotation", project or f"{alias}.project_id", f"{alias}.created_by")
+    return f"({alias}.study_id is null or seen.yes) and {work}"
 
 
 FIND_TARGET = """(select st.id from studies st join visibility v on v.study_id = st.id

@@ -53,7 +53,7 @@ async def create(
 async def read(
     annotation_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Annotation]:
-    async with services.db.read(actor) as tx:
+    async with services.db.read(actor, keep_plans=True) as tx:
         found = await service.get(tx, annotation_id)
     return _annotation(found)
 
@@ -94,7 +94,7 @@ async def remove(
 ) -> Response[None]:
     """Delete by a version that says so; any version can be restored. A body may say why: `{"why": "..."}`."""
     why = await reason_of(request)
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         made = await service.delete(tx, annotation_id, expected_version=expected_version(if_match), why=why)
     return Response(None, status_code=204, headers={"ETag": etag(made.version)})
 
@@ -114,7 +114,7 @@ async def restore(
 ) -> Response[Annotation]:
     """Make a new version with the content of an old one. Nothing is lost by it, so that If-Match may be left out."""
     expected = None if if_match is None else expected_version(if_match)
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         made = await service.restore(tx, annotation_id, data.version, expected_version=expected, why=data.why)
     return _annotation(made)
 
@@ -127,7 +127,7 @@ async def _step(
     reason: Reason | None,
     if_match: str | None,
 ) -> Response[Annotation]:
-    async with services.db.write(actor) as tx:
+    async with services.db.write(actor, keep_plans=True) as tx:
         made = await service.take_step(
             tx, annotation_id, step, expected_version=expected_version(if_match), why=(reason or Reason()).why
         )

@@ -9,20 +9,20 @@ from annotomy.annotations.schemas import Annotation, Content, Summary
 
 ANNOTATION = (
     "a.id, a.project_id, a.study_instance_uid, a.series_instance_uid, a.sop_instance_uid, a.frame_number, a.tracking_uid,"
-    " a.kind, a.geometry::text, a.mapped_geometry::text, a.label::text, a.attributes::text, a.measurements::text,"
-    " a.description, a.state, a.version, a.created_by, u.username, a.updated_by, a.created_at, a.updated_at, a.deleted_at,"
+    " a.kind, a.tool, a.model, a.geometry::text, a.mapped_geometry::text, a.label::text, a.attributes::text, a.measurements::text,"
+    " a.description, a.state, a.version, a.assigned_to, a.created_by, u.username, a.updated_by, a.created_at, a.updated_at, a.deleted_at,"
     " a.study_id is not null"
 )
 """The columns of `Annotation`, in its order, from `annotations a join users u`."""
 SUMMARY = (
     "a.id, a.study_instance_uid, a.series_instance_uid, a.sop_instance_uid, a.frame_number, a.kind, a.geometry_type,"
-    " a.label::text, a.state, a.version, a.created_by, u.username, a.updated_at, a.deleted_at"
+    " a.label::text, a.state, a.version, a.assigned_to, a.created_by, u.username, a.updated_at, a.deleted_at"
 )
 EDITABLE = Content.__struct_fields__
 FROM = f"annotations a join users u on u.id = a.created_by {SEEN}"
 
 _LENGTH = len(Annotation.__struct_fields__)
-_JSON_OF_ANNOTATION = range(8, 13)
+_JSON_OF_ANNOTATION = range(10, 15)
 _JSON_OF_SUMMARY = 7
 
 

@@ -18,6 +18,7 @@ Kind = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 """What the annotation is for, in the words of the tool: measurement, region, label, key_image, or a type of geometry."""
 MAX_DESCRIPTION = 10_000
 """Characters: longer texts are reports."""
+MAX_TOOL = 100
 MAX_MEASUREMENTS = 100
 MAX_ATTRIBUTES = 100
 MAX_ATTRIBUTES_BYTES = 64 << 10
@@ -40,6 +41,10 @@ class NewAnnotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     measurements: Annotated[list[Measurement], msgspec.Meta(max_length=MAX_MEASUREMENTS)] = []
     """What the client measured; the server's own are added."""
     description: Text = ""
+    tool: Annotated[str, msgspec.Meta(max_length=MAX_TOOL)] = ""
+    """What it was drawn with, and its version."""
+    model: Annotated[str, msgspec.Meta(max_length=MAX_TOOL)] = ""
+    """The AI model that it comes from; empty for a person's own."""
     tracking_uid: Uid | None = None
     """Names the same finding over exports and imports; made where none is given."""
     why: Why = ""
@@ -56,7 +61,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     description: Text = ""
 
 
-class Annotation(msgspec.Struct, frozen=True):
+class Annotation(msgspec.Struct, frozen=True, gc=False):
     """As it stands. The members come in the order of the columns that `rows.py` selects."""
 
     id: UUID
@@ -67,6 +72,8 @@ class Annotation(msgspec.Struct, frozen=True):
     frame_number: int | None
     tracking_uid: str
     kind: str
+    tool: str
+    model: str
     geometry: Geometry
     mapped_geometry: Geometry | None
     """The same shape in the other space, where the frame's place in the patient is known."""
@@ -76,6 +83,8 @@ class Annotation(msgspec.Struct, frozen=True):
     description: str
     state: State
     version: int
+    assigned_to: UUID | None
+    """Who is to work on it next."""
     created_by: UUID
     author: str
     updated_by: UUID
@@ -86,7 +95,7 @@ class Annotation(msgspec.Struct, frozen=True):
     """Whether this archive holds the study."""
 
 
-class Summary(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True, gc=False):
     """An annotation in a long list: without its geometry."""
 
     id: UUID
@@ -99,6 +108,7 @@ class Summary(msgspec.Struct, frozen=True):
     label: Label | None
     state: State
     version: int
+    assigned_to: UUID | None
     created_by: UUID
     author: str
     updated_at: datetime

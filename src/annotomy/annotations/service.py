@@ -18,7 +18,7 @@ from annotomy.annotations.labels import require_complete
 from annotomy.annotations.merge import EDITABLE, apply_patch, changed_members, three_way
 from annotomy.annotations.prepare import Prepared, Target
 from annotomy.annotations.rights import Action
-from annotomy.annotations.schemas import Annotation, Content
+from annotomy.annotations.schemas import Annotation, Content, NewAnnotation
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import NotFound
@@ -70,30 +70,29 @@ class Standing:
 # -- create and read -------------------------------------------------------------------------------------------------------
 
 
-async def create(
-    tx: WriteTx, prepared: Prepared, *, tracking_uid: str | None = None, why: str = "", action: str = "create"
-) -> Annotation:
-    """Version 1. Rights were asked by `prepare_new`."""
+async def create(tx: WriteTx, prepared: Prepared, new: NewAnnotation, *, action: str = "create") -> Annotation:
+    """Version 1. Rights were asked by `prepare_new`, which made `prepared` of `new`."""
     target, content = prepared.target, prepared.content
     if target.study_id is None:
         # The study may arrive at this moment: its first instance waits for this transaction, or this one sees its row.
         await tx.fetchval("select pg_advisory_xact_lock_shared(hashtextextended($1, 0))", target.study_instance_uid)
-    columns, after = _columns(prepared), _version_content(prepared, state="draft", deleted=False)
+    columns = _columns(prepared)
+    after = _version_content(prepared, state="draft", deleted=False, assigned_to=None)
     filled = [name for name in EDITABLE if getattr(content, name)]
     row = await tx.fetchrow(
         f"""with a as (
           insert into annotations (id, project_id, study_id, study_instance_uid, series_instance_uid, sop_instance_uid,
             frame_number, tracking_uid, kind, geometry_type, geometry, mapped_geometry, label, attributes, measurements,
-            description, created_by, updated_by)
-          values ($1, $2, coalesce($3, {rights.FIND_TARGET.format(study="$4", project="$2", series="$5")}), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+            description, created_by, updated_by, tool, model)
+          values ($1, $2, coalesce($3, {rights.FIND_TARGET.format(study="$4", project="$2", series="$5")}), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17, $22, $23)
           returning *),
         logged as (
           insert into annotation_versions (annotation_id, version, action, changed, content, why, created_by)
           values ($1, 1, $18, $19, $20, $21, $17))
         select {rows.ANNOTATION} from a join users u on u.id = a.created_by""",
         new_id(), target.project_id, target.study_id, target.study_instance_uid, target.series_instance_uid,
-        target.sop_instance_uid, target.frame_number, tracking_uid or str(generate_uid(prefix=None)), content.kind, *columns,
-        tx.actor.user_id, action, filled, after, why,
+        target.sop_instance_uid, target.frame_number, new.tracking_uid or str(generate_uid(prefix=None)), content.kind, *columns,
+        tx.actor.user_id, action, filled, after, new.why, new.tool, new.model,
     )  # fmt: skip
     made = rows.annotation(row)
     await _tell(tx, "created", made, made.version)
@@ -197,6 +196,22 @@ async def take_step(
     return await _next_version(tx, found, prepared, step, state=_TO_STATE[step], why=why)
 
 
+async def assign(
+    tx: WriteTx, annotation_id: UUID, assignee: UUID | None, *, expected_version: int, why: str = ""
+) -> Annotation:
+    """Give it to somebody to work on next, or to nobody. Raises InvalidAnnotation for who could not open it."""
+    standing = await stand(tx, annotation_id, Action.READ, lock=True)
+    found = standing.annotation
+    await rights.require_right(tx, Action.REVIEW, found.project_id)
+    await require_version(tx, standing, expected_version, None)
+    if found.deleted_at is not None:
+        raise _deleted(found)
+    if assignee is not None:
+        await rights.require_reader(tx, found.project_id, assignee, owner_id=found.created_by)
+    prepared = standing.prepared
+    return await _next_version(tx, found, prepared, "assign", state=found.state, assigned_to=assignee, why=why)
+
+
 async def _require_step(tx: ReadTx, found: Annotation, step: Step) -> None:
     own = found.created_by == tx.actor.user_id
     if step == "submit" or (step == "reopen" and own and found.state != "approved"):
@@ -212,25 +227,37 @@ async def _may_review_own(tx: ReadTx, project_id: UUID) -> bool:
 
 
 async def _next_version(
-    tx: WriteTx, before: Annotation, prepared: Prepared, action: str, *, state: str, deleted: bool = False, why: str
+    tx: WriteTx,
+    before: Annotation,
+    prepared: Prepared,
+    action: str,
+    *,
+    state: str,
+    deleted: bool = False,
+    assigned_to: UUID | msgspec.UnsetType | None = msgspec.UNSET,
+    why: str,
 ) -> Annotation:
-    after = _version_content(prepared, state=state, deleted=deleted)
+    """Who it is assigned to stays, where that is not given."""
+    assignee = before.assigned_to if assigned_to is msgspec.UNSET else assigned_to
+    after = _version_content(prepared, state=state, deleted=deleted, assigned_to=assignee)
     changed = changed_members(rows.content(before), msgspec.json.decode(after))
     changed += ["state"] * (state != before.state) + ["deleted"] * (deleted != (before.deleted_at is not None))
+    changed += ["assigned_to"] * (assignee != before.assigned_to)
     row = await tx.fetchrow(
         f"""with a as (
           update annotations set kind = $2, geometry_type = $3, geometry = $4, mapped_geometry = $5, label = $6,
             attributes = $7, measurements = $8, description = $9, state = $10, updated_by = $11, updated_at = now(),
-            deleted_at = case when $12 then now() end, version = version + 1
+            deleted_at = case when $12 then now() end, assigned_to = $17, version = version + 1
           where id = $1 returning *),
         logged as (
           insert into annotation_versions (annotation_id, version, action, changed, content, why, created_by)
           select $1, a.version, $13, $14, $15, $16, $11 from a)
         select {rows.ANNOTATION} from a join users u on u.id = a.created_by""",
         before.id, prepared.content.kind, *_columns(prepared), state, tx.actor.user_id, deleted, action, changed, after, why,
+        assignee,
     )  # fmt: skip
     made = rows.annotation(row)
-    told = {"edit": "edited", "delete": "deleted", "restore": "restored", **_PAST}[action]
+    told = {"edit": "edited", "delete": "deleted", "restore": "restored", "assign": "assigned", **_PAST}[action]
     await _tell(tx, told, made, made.version)
     return made
 
@@ -249,10 +276,10 @@ def _columns(prepared: Prepared) -> tuple[Any, ...]:
     )
 
 
-def _version_content(prepared: Prepared, *, state: str, deleted: bool) -> str:
+def _version_content(prepared: Prepared, *, state: str, deleted: bool, assigned_to: UUID | None) -> str:
     content = msgspec.structs.asdict(prepared.content)
     content |= {"mapped_geometry": prepared.mapped_geometry, "measurements": prepared.measurements}
-    return _json(content | {"state": state, "deleted": deleted})
+    return _json(content | {"state": state, "deleted": deleted, "assigned_to": assigned_to})
 
 
 def _json(value: Any) -> str:

@@ -55,13 +55,17 @@ def to_group(one: Reportable) -> Group | None:
 
 
 def to_mark(group: Group) -> Mark | None:
-    """The drawn part of a group, with its label and its first number as text. None where nothing is drawn."""
+    """The drawn part of a group, with its label (else its description: the text of an arrow) and its first number as text.
+    None where nothing is drawn."""
     shapes = [group.region] if group.region is not None else [n.shape for n in group.numbers if n.shape is not None]
     if not shapes or shapes[0].image is None:
         return None
     drawn = tuple(dict.fromkeys((shape.graphic_type, shape.points) for shape in shapes))
-    texts = [] if group.finding is None else [group.finding.meaning]
-    texts += [f"{number.value:.1f} {number.unit.value}" for number in group.numbers[:1]]
+    named = group.comment if group.finding is None else group.finding.meaning
+    texts = [named] if named else []
+    # An arrow's length carries its points in a report and means nothing.
+    told = () if group.tracking_identifier == f"{IDENTIFIER_PREFIX}arrow" else group.numbers[:1]
+    texts += [f"{number.value:.1f} {number.unit.value}" for number in told]
     return Mark(shapes[0].image, drawn, ", ".join(texts), group.tracking_uid, group.tracking_identifier)
 
 

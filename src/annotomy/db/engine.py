@@ -64,6 +64,9 @@ class ReadTx:
 class WriteTx(ReadTx):
     """A transaction that commits when its block ends without an exception."""
 
+    gathered: list[Any] | None = None
+    """Events that `events.gathered` holds back until the end of its block."""
+
     async def execute(self, sql: str, *values: Any) -> str:
         """Returns the command tag, as `UPDATE 1`."""
         return await self.raw.execute(sql, *values)
@@ -152,26 +155,39 @@ class Database:
                     raise
 
     @asynccontextmanager
-    async def read(self, actor: Actor, *, unrestricted: bool = False) -> AsyncGenerator[ReadTx]:
-        """A snapshot of what `actor` may see. `unrestricted` opens row-level security where rights were decided before."""
+    async def read(
+        self, actor: Actor, *, unrestricted: bool = False, keep_plans: bool = False
+    ) -> AsyncGenerator[ReadTx]:
+        """A snapshot of what `actor` may see. `unrestricted` opens row-level security where rights were decided before.
+
+        With `keep_plans` each statement is planned once for a connection: for statements whose best plan does not hang on
+        their values, and that take less time than the planning of all that the access wall joins.
+        """
         async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-            await connection.execute(_begin(actor, "begin isolation level repeatable read read only", unrestricted))
+            begin = _begin(actor, "begin isolation level repeatable read read only", unrestricted)
+            await connection.execute(begin + _KEEP_PLANS if keep_plans else begin)
             try:
                 yield ReadTx(connection, actor, unrestricted=unrestricted)
             finally:
                 await _end(connection, "rollback")
 
     @asynccontextmanager
-    async def write(self, actor: Actor, *, unrestricted: bool = False) -> AsyncGenerator[WriteTx]:
+    async def write(
+        self, actor: Actor, *, unrestricted: bool = False, keep_plans: bool = False
+    ) -> AsyncGenerator[WriteTx]:
         """Commits at the end of the block, rolls back when it raises."""
         async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-            await connection.execute(_begin(actor, "begin", unrestricted))
+            begin = _begin(actor, "begin", unrestricted)
+            await connection.execute(begin + _KEEP_PLANS if keep_plans else begin)
             try:
                 yield WriteTx(connection, actor, unrestricted=unrestricted, audit_key=self.audit_key)
             except BaseException:
                 await _end(connection, "rollback")
                 raise
             await connection.execute("commit")
+
+
+_KEEP_PLANS = "; set local plan_cache_mode = force_generic_plan"
 
 
 def _begin(actor: Actor, statement: str, unrestricted: bool) -> str:

@@ -312,12 +312,12 @@ def visible_walk(
 
 def visible_work(kind: str, project_id: str, owner_id: str) -> str:
     """Work that the actor may read by role: everybody's, or one's own; `kind` is annotation or segmentation."""
-    return (
+    # Two questions about the role, not one about role and owner: where the project is given, each is asked once for a list.
+    holding = (
         f"exists (select from project_members m where m.user_id = {_ACTOR} and m.project_id = {project_id} and {VALID}"
-        f" and {key_reaches('m.project_id')} and {_NOT_SHARED}"
-        f" and ('{kind}.read.all' = any (m.permissions)"
-        f" or {owner_id} = m.user_id and '{kind}.read.own' = any (m.permissions)))"
+        f" and {key_reaches('m.project_id')} and {_NOT_SHARED} and '{kind}.read.%s' = any (m.permissions))"
     )
+    return f"({holding % 'all'} or {owner_id} = {_ACTOR} and {holding % 'own'})"
 
 
 def key_reaches(project_id: str) -> str:

@@ -109,6 +109,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/annotations/batch/assign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Assign */
+        post: operations["AssignAnnotations"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/annotations/batch/delete": {
         parameters: {
             query?: never;
@@ -283,6 +300,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/annotations/{annotation_id}/evidence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List */
+        get: operations["ListAnnotationEvidence"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/annotations/{annotation_id}/reject": {
         parameters: {
             query?: never;
@@ -378,6 +412,24 @@ export interface paths {
         /** Version */
         get: operations["GetAnnotationVersion"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/annotations/{annotation_id}/versions/{version}/evidence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read */
+        get: operations["GetAnnotationEvidence"];
+        /** Add */
+        put: operations["AddAnnotationEvidence"];
         post?: never;
         delete?: never;
         options?: never;
@@ -2891,6 +2943,8 @@ export interface components {
             frame_number: number | null;
             tracking_uid: string;
             kind: string;
+            tool: string;
+            model: string;
             geometry: components["schemas"]["Geometry"];
             mapped_geometry: components["schemas"]["Geometry"] | null;
             label: string | components["schemas"]["Concept"] | null;
@@ -2902,6 +2956,7 @@ export interface components {
             /** @enum {string} */
             state: "draft" | "submitted" | "approved" | "rejected";
             version: number;
+            assigned_to: string | null;
             /** Format: uuid */
             created_by: string;
             author: string;
@@ -2935,6 +2990,15 @@ export interface components {
             sop_instance_uid: string;
             /** @default  */
             label: string;
+        };
+        /** AssignBatch */
+        AssignBatch: {
+            assignee: string | null;
+            items: components["schemas"]["Removal"][];
+            /** @default false */
+            atomic: boolean;
+            /** @default  */
+            why: string;
         };
         /** AssignmentChange */
         AssignmentChange: {
@@ -3153,6 +3217,18 @@ export interface components {
         EventPage: {
             items: components["schemas"]["FeedEvent"][];
             next: number | null;
+        };
+        /** Evidence */
+        Evidence: {
+            version: number;
+            /** @enum {string} */
+            media_type: "image/png" | "image/jpeg";
+            bytes: number;
+            stale: boolean;
+            /** Format: uuid */
+            created_by: string;
+            /** Format: date-time */
+            created_at: string;
         };
         /** Export */
         Export: {
@@ -3530,6 +3606,10 @@ export interface components {
             measurements?: components["schemas"]["Measurement"][];
             /** @default  */
             description: string;
+            /** @default  */
+            tool: string;
+            /** @default  */
+            model: string;
             tracking_uid?: string | null;
             /** @default  */
             why: string;
@@ -3726,6 +3806,12 @@ export interface components {
         /** Page[DraftEntry] */
         "Page_annotomy.annotations.drafts.DraftEntry_": {
             items: components["schemas"]["DraftEntry"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Evidence] */
+        "Page_annotomy.annotations.evidence.Evidence_": {
+            items: components["schemas"]["Evidence"][];
             next: string | null;
             total: number | null;
         };
@@ -5295,6 +5381,8 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description A username or a user's id. */
+                assigned_to?: string | null;
+                /** @description A username or a user's id. */
                 author?: string | null;
                 created_before?: string | null;
                 created_from?: string | null;
@@ -5307,6 +5395,8 @@ export interface operations {
                 /** @description A code's value, or a label's text. */
                 label?: string | null;
                 limit?: number;
+                /** @description The AI model that it comes from. */
+                model?: string | null;
                 project_id?: string | null;
                 series_instance_uid?: string | null;
                 sop_instance_uid?: string | null;
@@ -5315,6 +5405,8 @@ export interface operations {
                 study_instance_uid?: string | null;
                 /** @description Part of description or label. */
                 text?: string | null;
+                /** @description What its name begins with. */
+                tool?: string | null;
                 updated_before?: string | null;
                 updated_from?: string | null;
                 /** @description summary leaves the geometry out. */
@@ -5407,6 +5499,41 @@ export interface operations {
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrNothingOfTheBatchWasWritten"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    AssignAnnotations: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssignBatch"];
+            };
+        };
+        responses: {
+            /** @description Additional response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
             408: components["responses"]["TheRequestCameTooSlowly"];
             409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
             413: components["responses"]["TooLarge"];
@@ -5646,6 +5773,8 @@ export interface operations {
         parameters: {
             query: {
                 /** @description A username or a user's id. */
+                assigned_to?: string | null;
+                /** @description A username or a user's id. */
                 author?: string | null;
                 created_before?: string | null;
                 created_from?: string | null;
@@ -5658,6 +5787,8 @@ export interface operations {
                 kind?: string | null;
                 /** @description A code's value, or a label's text. */
                 label?: string | null;
+                /** @description The AI model that it comes from. */
+                model?: string | null;
                 project_id?: string | null;
                 series_instance_uid?: string | null;
                 sop_instance_uid?: string | null;
@@ -5666,6 +5797,8 @@ export interface operations {
                 study_instance_uid?: string | null;
                 /** @description Part of description or label. */
                 text?: string | null;
+                /** @description What its name begins with. */
+                tool?: string | null;
                 updated_before?: string | null;
                 updated_from?: string | null;
             };
@@ -5697,6 +5830,8 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description A username or a user's id. */
+                assigned_to?: string | null;
+                /** @description A username or a user's id. */
                 author?: string | null;
                 created_before?: string | null;
                 created_from?: string | null;
@@ -5707,6 +5842,8 @@ export interface operations {
                 kind?: string | null;
                 /** @description A code's value, or a label's text. */
                 label?: string | null;
+                /** @description The AI model that it comes from. */
+                model?: string | null;
                 project_id?: string | null;
                 series_instance_uid?: string | null;
                 sop_instance_uid?: string | null;
@@ -5715,6 +5852,8 @@ export interface operations {
                 study_instance_uid?: string | null;
                 /** @description Part of description or label. */
                 text?: string | null;
+                /** @description What its name begins with. */
+                tool?: string | null;
                 updated_before?: string | null;
                 updated_from?: string | null;
             };
@@ -5921,6 +6060,33 @@ export interface operations {
             413: components["responses"]["TooLarge"];
             422: components["responses"]["TheAnnotationIsNotValid"];
             428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListAnnotationEvidence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                annotation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.annotations.evidence.Evidence_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -6139,6 +6305,72 @@ export interface operations {
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetAnnotationEvidence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                annotation_id: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/png": string;
+                    "image/jpeg": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    AddAnnotationEvidence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                annotation_id: string;
+                version: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "image/png": string;
+                "image/jpeg": string;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Evidence"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheAnnotationIsNotValid"];
             429: components["responses"]["TooManyRequests"];
         };
     };

@@ -650,6 +650,8 @@ create table annotations (                     -- what stands now; annotation_ve
   frame_number integer check (frame_number >= 1),
   tracking_uid text collate "C" not null,      -- in DICOM SR (112040, DCM): the same finding over exports and imports
   kind text collate "C" not null,
+  tool text not null default '',                -- what it was drawn with, and its version
+  model text collate "C" not null default '',   -- the AI model that it comes from; empty: a person's own
   geometry_type text collate "C" not null,
   geometry json not null,                      -- kept as text, which answers hand on; as it was drawn: {"type", "space", "points", "closed"?}
   mapped_geometry json,                        -- the same in the other space, where the frame's place is known
@@ -659,6 +661,7 @@ create table annotations (                     -- what stands now; annotation_ve
   measurements json not null default '[]',     -- computed here, and reported by clients
   description text not null default '',
   state text collate "C" not null default 'draft' check (state in ('draft', 'submitted', 'approved', 'rejected')),
+  assigned_to uuid references users,           -- who is to work on it next
   created_by uuid not null references users,
   updated_by uuid not null references users,
   created_at timestamptz not null default now(),
@@ -666,16 +669,17 @@ create table annotations (                     -- what stands now; annotation_ve
   deleted_at timestamptz,
   version integer not null default 1,
   search_nfd text generated always as (normalize(lower(description || ' ' || coalesce(label ->> 'meaning', '') || ' ' || coalesce(label ->> 'value', label #>> '{}', '')), NFD)) stored
-);
+) with (toast_tuple_target = 4080);            -- an outline of 40 points stays in its row, unpacked: lists read it as it lies there
 create index annotations_of_project on annotations (project_id, id);
 create index annotations_of_study on annotations (study_instance_uid, project_id, id);
 create index annotations_of_series on annotations (series_instance_uid, project_id, id);
 create index annotations_of_author on annotations (created_by, id);
+create index annotations_assigned on annotations (assigned_to, id) where assigned_to is not null;
 create index annotations_search on annotations using gin (search_nfd gin_trgm_ops);
 create table annotation_versions (             -- never updated, never deleted: 1, 2, 3 ... without a gap
   annotation_id uuid not null references annotations,
   version integer not null,
-  action text not null check (action in ('create', 'import', 'edit', 'submit', 'approve', 'reject', 'reopen', 'delete', 'restore')),
+  action text not null check (action in ('create', 'import', 'edit', 'submit', 'approve', 'reject', 'reopen', 'assign', 'delete', 'restore')),
   changed text[] not null,                     -- names of the members that differ from the version before
   content json not null,
   why text not null default '',
@@ -688,6 +692,19 @@ begin
   raise exception 'the history of annotations is append-only' using errcode = 'insufficient_privilege';
 end $$;
 create trigger append_only before update or delete on annotation_versions
+  for each row execute function refuse_annotation_history_change();
+create table annotation_evidence (             -- a picture of what was seen when a version stood; it goes with that version for good
+  annotation_id uuid not null,
+  version integer not null,
+  blob_address text collate "C" not null references blobs,
+  media_type text not null check (media_type in ('image/png', 'image/jpeg')),
+  bytes integer not null,
+  created_by uuid not null references users,
+  created_at timestamptz not null default now(),
+  primary key (annotation_id, version),
+  foreign key (annotation_id, version) references annotation_versions
+);
+create trigger append_only before update or delete on annotation_evidence
   for each row execute function refuse_annotation_history_change();
 -- Annotations may be older than their study's arrival in their project, and outlive it. What other projects hold is nothing to
 -- them. The lock makes one that is created at the same moment wait for the study, or the study for it.
@@ -712,7 +729,7 @@ create trigger unbind_annotations after delete on studies for each row execute f
 -- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip. A record of a project tells of
 -- what the project holds, or was the first to hold: its auditors learn nothing of what others keep under the same UID.
 create function patients_of(uids text[], projects uuid[])
-  returns table (study_instance_uid text, project_id uuid, patient_id text) language plpgsql as $$
+  returns table (study_instance_uid text, project_id uuid, patient_id text) language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   actor text := current_setting('app.actor', true);
 begin
