@@ -156,3 +156,27 @@ class QuotaExceeded(Problem):
     slug = "quota-exceeded"
     title = "The quota is used up"
     status = 413
+
+
+class SentInParts(Problem):
+    """A direct upload takes numbered parts at signed addresses, and no chunks of a resumable protocol."""
+
+    slug = "sent-in-parts"
+    title = "The upload takes numbered parts"
+    status = 409
+
+
+class NotDirect(Problem):
+    """The upload takes no parts: it was created by tus or the IETF draft, or it is complete already."""
+
+    slug = "not-direct"
+    title = "The upload takes no parts"
+    status = 409
+
+
+class ObjectStoreUnavailable(Problem):
+    """The object store behind this server does not answer as it should. What has arrived is kept; try again soon."""
+
+    slug = "object-store-unavailable"
+    title = "The object store does not answer"
+    status = 503

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from blake3 import blake3
 
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.errors import Problem
@@ -26,6 +27,7 @@ from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import PROGRESS_S, tell, tell_files
 from annotomy.uploads.quotas import book_stored, within_quota
+from annotomy.uploads.staged import drop_staged, fetch_staged
 from annotomy.uploads.unfold import Unfolding
 
 COPY_BYTES = 4 << 20
@@ -34,7 +36,8 @@ COPY_BYTES = 4 << 20
 async def ingest_upload(services: Services, job: IngestUpload, context: JobContext, *, takers: Takers) -> None:
     async with services.db.read(context.asker) as tx:
         upload = await tx.fetchrow(
-            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id, geometry from uploads where id = $1",
+            "select project_id, filename, relative_path, sha256, blake3, state, parts, length, manifest_id,"
+            " geometry, direct from uploads where id = $1",
             job.upload_id,
         )
     if upload is None or upload["state"] in ("stored", "failed"):
@@ -50,7 +53,9 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         if upload["parts"]:
             sources = [part_file(services, part) for part in upload["parts"]]
             await asyncio.to_thread(_assemble, path, sources, upload["length"])
-        await _verify(path, upload["sha256"])
+        if upload["direct"] == "s3":
+            await fetch_staged(services, job.upload_id, path, upload["length"])
+        await asyncio.to_thread(_verify, path, upload["sha256"], upload["blake3"])
         if announcement is not None:
             await asyncio.to_thread(announcement.verify_own, path)
         async with services.db.write(context.asker) as tx:
@@ -80,6 +85,8 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
     await _book(services, job, context, taken, problem, upload["manifest_id"], ended)
     for used in (job.upload_id, *upload["parts"]):
         remove(part_file(services, used))
+    if upload["direct"] == "s3":
+        await drop_staged(services, job.upload_id)
 
 
 async def _counted(
@@ -121,11 +128,13 @@ def _assemble(path: Path, sources: list[Path], length: int) -> None:
             raise UploadGone("A part of the upload has changed.")
 
 
-async def _verify(path: Path, sha256: str | None) -> None:
+def _verify(path: Path, sha256: str | None, blake3_hex: str | None) -> None:
+    if blake3_hex is not None and blake3().update_mmap(path).hexdigest() != blake3_hex:
+        raise ContentMismatch("The file does not hash to the blake3 that was announced.")
     if sha256 is None:
         return
     with path.open("rb") as file:
-        found = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
+        found = hashlib.file_digest(file, "sha256")
     if found.hexdigest() != sha256.lower():
         raise ContentMismatch("The file does not hash to the sha256 that was announced.")
 

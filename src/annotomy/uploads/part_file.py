@@ -94,6 +94,41 @@ async def _lock(descriptor: int, path: Path) -> None:
     wanted.unlink(missing_ok=True)
 
 
+@contextlib.asynccontextmanager
+async def held_by_parts(path: Path) -> AsyncGenerator[int]:
+    """The descriptor for one of several writers, each of whom writes where no other does. Raises UploadBusy, KeyError."""
+    async with _held(path, fcntl.LOCK_SH) as descriptor:
+        yield descriptor
+
+
+@contextlib.asynccontextmanager
+async def held_whole(path: Path) -> AsyncGenerator[int]:
+    """The descriptor when no part is being written, and none begins. Raises UploadBusy, KeyError."""
+    async with _held(path, fcntl.LOCK_EX) as descriptor:
+        yield descriptor
+
+
+@contextlib.asynccontextmanager
+async def _held(path: Path, how: int) -> AsyncGenerator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise KeyError(path.name) from None
+    try:
+        deadline = asyncio.get_running_loop().time() + HANDOVER_WAIT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise UploadBusy("Another connection is writing to this upload.") from None
+                await asyncio.sleep(HANDOVER_POLL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def is_wanted(path: Path) -> bool:
     """Whether a newer connection waits for this part file."""
     return _wanted(path).exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from annotomy.services import Services
 from annotomy.uploads.errors import UploadGone
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.progress import tell
+from annotomy.uploads.staged import drop_staged, sweep_staged
 
 log = structlog.get_logger(__name__)
 
@@ -25,19 +27,22 @@ async def sweep_uploads(services: Services) -> int:
     async with services.db.write(SYSTEM) as tx:
         rows = await tx.fetch(
             "update uploads set state = 'failed', problem = $2, finished_at = now() where id in (select id from uploads"
-            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id",
+            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id, multipart_id",
             services.clock.now(), UploadGone("Nothing came for the upload's lifetime.").to_json(), BATCH,
         )  # fmt: skip
         for row in rows:
             await tell(tx, "upload.expired", row["id"])
     for row in rows:
         await asyncio.to_thread(remove, part_file(services, row["id"]))
+        if row["multipart_id"] is not None:
+            await drop_staged(services, row["id"], row["multipart_id"])
+    staged = await sweep_staged(services, young=timedelta(seconds=YOUNG_S))
     orphans = await _orphans(services)
     for path in orphans:
         await asyncio.to_thread(path.unlink, missing_ok=True)
-    if rows or orphans:
-        log.info("uploads.swept", expired=len(rows), orphans=len(orphans))
-    return len(rows) + len(orphans)
+    if rows or orphans or staged:
+        log.info("uploads.swept", expired=len(rows), orphans=len(orphans), staged=staged)
+    return len(rows) + len(orphans) + staged
 
 
 async def _orphans(services: Services) -> list[Path]:

@@ -560,7 +560,12 @@ create table uploads (
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   geometry jsonb,                              -- a geometry form for pictures, as the client sent it
-  sha256 text,                                 -- what the client said the whole file hashes to
+  sha256 text,                                 -- what the client said the whole file hashes to: one of the two
+  blake3 text,
+  direct text check (direct in ('server', 's3')), -- sent in numbered parts by signed addresses, to us or to the object store
+  part_bytes bigint,                           -- of a direct one: each part but the last has this size
+  part_secret bytea,                           -- signs the addresses of parts that come to us
+  multipart_id text,                           -- the object store's own name of it
   told_at timestamptz not null default now(),  -- when progress was told last, and at which offset
   told_bytes bigint not null default 0,
   bytes_per_second double precision,           -- between the last two times that it was told
@@ -592,6 +597,13 @@ create table upload_usage (                    -- what uploads have added to the
   primary key (subject, subject_id)
 );
 create index uploads_of_owner on uploads (owner_id, created_at desc, id desc);
+create table upload_parts (                    -- parts of direct uploads to us that are durable; the object store lists its own
+  upload_id uuid not null references uploads on delete cascade,
+  number integer not null,
+  size bigint not null,
+  etag text not null,
+  primary key (upload_id, number)
+);
 create table upload_files (
   upload_id uuid not null references uploads on delete cascade,
   ordinal integer not null,
