@@ -5,7 +5,7 @@ study; only then is anything reported as stored (architecture: transactions). St
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -88,11 +88,16 @@ class Kept:
 
 
 async def store_instances(
-    services: Services, actor: Actor, project_id: UUID | None, incoming: AsyncIterator[Incoming]
+    services: Services,
+    actor: Actor,
+    project_id: UUID | None,
+    incoming: AsyncIterator[Incoming],
+    *,
+    told: Callable[[list[StoreOutcome]], Awaitable[None]] | None = None,
 ) -> list[StoreOutcome]:
     """Stores what can be stored and says for each file what became of it, in the order received.
 
-    Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
+    `told` hears all that is known so far after each batch that was committed. Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
     """
     async with services.db.write(actor) as tx:
         project = await project_for_store(tx, actor, project_id)
@@ -106,6 +111,8 @@ async def store_instances(
         if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
             outcomes += await _commit_mixed(services, actor, project, batch)
             batch, held_bytes = [], 0
+            if told is not None:
+                await told(outcomes)
     if batch:
         outcomes += await _commit_mixed(services, actor, project, batch)
     return outcomes

@@ -69,8 +69,9 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         unfolding = Unfolding(path, salt=str(upload["project_id"]), filename=filename, form=form)
         over: list[StoreOutcome] = []
         source = within_quota(services, context.asker, job.upload_id, unfolding.unfold(source), over)
-        source = _counted(services, job, context, source)
-        outcomes += await store_instances(services, context.asker, upload["project_id"], source)
+        outcomes += await store_instances(
+            services, context.asker, upload["project_id"], source, told=_Telling(services, job, context)
+        )
         outcomes += [*unfolding.told, *over]
     except Problem as error:
         problem = error
@@ -89,17 +90,36 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         await drop_staged(services, job.upload_id)
 
 
-async def _counted(
-    services: Services, job: IngestUpload, context: JobContext, source: AsyncIterator[Incoming]
-) -> AsyncIterator[Incoming]:
-    told, count = time.monotonic(), 0
-    async for file in source:
-        yield file
-        count += 1
-        if time.monotonic() - told >= PROGRESS_S:
-            async with services.db.write(context.asker) as tx:
-                await tell_files(tx, job.upload_id, count)
-            told = time.monotonic()
+class _Telling:
+    """Writes down what became of files while others are still being stored, so that polling and events tell of each."""
+
+    def __init__(self, services: Services, job: IngestUpload, context: JobContext) -> None:
+        self._services, self._job, self._context = services, job, context
+        self._at, self._written = time.monotonic(), 0
+
+    async def __call__(self, outcomes: list[StoreOutcome]) -> None:
+        if time.monotonic() - self._at < PROGRESS_S:
+            return
+        rows = [_file_row(self._job.upload_id, n, outcomes[n], None) for n in range(self._written, len(outcomes))]
+        async with self._services.db.write(self._context.asker) as tx:
+            await tx.executemany(_WRITE_FILE, rows)
+            await tell_files(tx, self._job.upload_id, len(outcomes))
+        self._at, self._written = time.monotonic(), len(outcomes)
+
+
+_WRITE_FILE = (
+    "insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (upload_id, ordinal) do update"
+    " set path = excluded.path, state = excluded.state, study_instance_uid = excluded.study_instance_uid,"
+    " series_instance_uid = excluded.series_instance_uid, sop_instance_uid = excluded.sop_instance_uid,"
+    " problem = excluded.problem"
+)
+
+
+def _file_row(upload_id: UUID, number: int, o: StoreOutcome, made: dict[str, Any] | None) -> tuple[Any, ...]:
+    return (
+        upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
+        o.sop_instance_uid or None, o.problem.to_json() if o.problem else None, made,
+    )  # fmt: skip
 
 
 async def _announcement(services: Services, context: JobContext, upload: Any) -> Announcement | None:
@@ -170,16 +190,10 @@ async def _book(
 ) -> None:
     outcomes = taken.outcomes
     studies = sorted({o.study_instance_uid for o in outcomes if o.study_instance_uid and o.state != "refused"})
-    rows = [
-        (
-            job.upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
-            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None, taken.made.get(o.sop_instance_uid),
-        )
-        for number, o in enumerate(outcomes)
-    ]  # fmt: skip
+    rows = [_file_row(job.upload_id, n, one, taken.made.get(one.sop_instance_uid)) for n, one in enumerate(outcomes)]
     async with services.db.write(context.asker) as tx:
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
-        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", rows)
+        await tx.executemany(_WRITE_FILE, rows)
         row = await tx.fetchrow(
             "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1"
             " returning owner_id, project_id",

@@ -578,6 +578,7 @@ create table uploads (
   expires_at timestamptz not null,
   finished_at timestamptz
 );
+create index uploads_of_manifest on uploads (manifest_id, md5(coalesce(nullif(relative_path, ''), filename))) where manifest_id is not null;
 create index uploads_open_of_owner on uploads (owner_id) where state in ('receiving', 'verifying', 'ingesting');
 create index uploads_open_of_project on uploads (project_id) where state in ('receiving', 'verifying', 'ingesting');
 create table upload_quotas (                   -- what an administrator allows; null: the default of the settings, 0: no limit
