@@ -3,11 +3,11 @@
 import argparse
 import sys
 
-from bench import access, annotations, cstore, identity, models, qido, scanner, setup, stow, upload, wado
+from bench import access, annotations, cstore, identity, models, qido, scanner, setup, stow, uploads, wado
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
-    "upload": upload,
+    "uploads": uploads,
     "stow": stow,
     "cstore": cstore,
     "qido": qido,
@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=["setup", "all", *BENCHMARKS])
     parser.add_argument("--runs", type=int, default=3, help="measured runs of each server, after one that warms up")
     parser.add_argument("--alone", action="store_true", help="measure only our server, for instance without the peers")
+    parser.add_argument(
+        "--gib", type=float, default=uploads.FILE_GIB, help="uploads: size of one file (2; 0.25 is short)"
+    )
     chosen = parser.parse_args()
     if chosen.name is None:
         for name, module in BENCHMARKS.items():
@@ -36,7 +39,10 @@ def main() -> None:
         return
     for name in BENCHMARKS if chosen.name == "all" else [chosen.name]:
         try:
-            BENCHMARKS[name].run(chosen.runs, chosen.alone)
+            if name == "uploads":
+                uploads.run(chosen.runs, chosen.alone, chosen.gib)
+            else:
+                BENCHMARKS[name].run(chosen.runs, chosen.alone)
         except PeerMissing as peer:
             sys.exit(f"{peer} is not installed: ./run bench setup, or --alone to measure without peers")
         except AssertionError as wrong:

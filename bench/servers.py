@@ -1,6 +1,7 @@
 """Our server and its peers, each started on a port and a fresh folder of its own below bench/work, and stopped again."""
 
 import contextlib
+import getpass
 import http.client
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,18 +46,21 @@ class Server:
     project_id: str = ""
     dicom_port: int = 0
     ae_title: str = ""
+    data: Path | None = None
+    """Of ours: the data folder."""
 
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(pid) for pid in self.roots]
 
     def at(self, path: str) -> "Server":
         """The same server seen from another path."""
-        return Server(self.name, self.version, self.host, self.port, path, self.roots, self.headers, self.project_id)
+        return replace(self, path=path)
 
 
 @contextlib.contextmanager
-def ours(*, dicom: bool = False) -> Generator[Server]:
-    """`annotomy serve` with its defaults, an administrator and one project; with `dicom`, its listener open to anyone."""
+def ours(*, dicom: bool = False, **settings: str) -> Generator[Server]:
+    """`annotomy serve` with its defaults but for `settings`, an administrator and one project; with `dicom`, its listener
+    open to anyone."""
     data = _fresh("annotomy")
     port, dicom_port, password = _free_port(), _free_port() if dicom else 0, secrets.token_urlsafe(24)
     environment = {
@@ -67,6 +71,7 @@ def ours(*, dicom: bool = False) -> Generator[Server]:
         "ANNOTOMY_DIMSE_OPEN": str(int(dicom)),
         "ANNOTOMY_ADMIN_PASSWORD": password,
         "ANNOTOMY_LOG_LEVEL": "warning",
+        **settings,
     }
     command = [str(Path(sys.executable).with_name("annotomy")), "serve"]
     with _process(command, data, environment, lambda: _status(port, "/readyz") == 200) as pid:
@@ -88,6 +93,7 @@ def ours(*, dicom: bool = False) -> Generator[Server]:
             str(project["id"]),
             dicom_port,
             "ANNOTOMY",
+            data,
         )
 
 
@@ -138,6 +144,27 @@ def tus_node() -> Generator[Server]:
     command = ["node", str(program), str(port), str(data)]
     with _process(command, data, dict(os.environ), lambda: _status(port, "/files/none") is not None) as pid:
         yield Server("tus-node", told, "127.0.0.1", port, "", [pid])
+
+
+@contextlib.contextmanager
+def nginx_put() -> Generator[Server]:
+    """nginx with its DAV module: what a server can do that only writes a body to a file."""
+    program = shutil.which("nginx")
+    if program is None:
+        raise PeerMissing("nginx")
+    data, port = _fresh("nginx"), _free_port()
+    for name in ("dav", "body"):
+        (data / name).mkdir()
+    (data / "nginx.conf").write_text(
+        f"daemon off; pid {data}/pid; error_log {data}/error; worker_processes auto; user {getpass.getuser()};"
+        f"events {{}} http {{ access_log off; client_body_temp_path {data}/body; client_max_body_size 0;"
+        f" server {{ listen 127.0.0.1:{port}; location /dav/ {{ root {data}; dav_methods PUT DELETE; }} }} }}",
+        encoding="utf-8",
+    )
+    told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2].split()
+    command = [program, "-p", str(data), "-e", str(data / "error"), "-c", str(data / "nginx.conf")]
+    with _process(command, data, dict(os.environ), lambda: _status(port, "/dav/none") is not None) as pid:
+        yield Server("nginx", told[0], "127.0.0.1", port, "", [pid])
 
 
 @contextlib.contextmanager

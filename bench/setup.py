@@ -1,4 +1,4 @@
-"""Installs the peers below bench/work: Orthanc and dcmtk (apt, as root), @tus/server (npm), tuspyserver and FastAPI (pip).
+"""Installs the peers below bench/work: Orthanc, dcmtk and nginx (apt, as root), @tus/server (npm), tuspyserver and FastAPI (pip).
 
 Pinned, so that a ratio of today and one of next month have the same denominator.
 """
@@ -33,16 +33,16 @@ def install() -> None:
 
 
 def _orthanc() -> None:
-    if shutil.which("Orthanc") and ORTHANC_PLUGIN.exists() and shutil.which("storescu"):
-        print("Orthanc is installed")
+    if shutil.which("Orthanc") and ORTHANC_PLUGIN.exists() and shutil.which("storescu") and shutil.which("nginx"):
+        print("Orthanc and nginx are installed")
     elif shutil.which("apt-get") and os.geteuid() == 0:
         # RUNLEVEL=1: the package's own service is not started.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        packages = ["orthanc", "orthanc-dicomweb", "dcmtk"]
+        packages = ["orthanc", "orthanc-dicomweb", "dcmtk", "nginx-light"]
         _run(["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages], WORK, environment)
     else:
         print(
-            "Orthanc: install `orthanc`, `orthanc-dicomweb` and `dcmtk` of Debian as root; stow, qido, wado and cstore need them"
+            "Orthanc: install `orthanc`, `orthanc-dicomweb`, `dcmtk` and `nginx-light` of Debian as root; stow, qido, wado, cstore and uploads need them"
         )
 
 
