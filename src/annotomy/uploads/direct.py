@@ -267,6 +267,8 @@ async def receive_part(
 class _PartDigest:
     """BLAKE3 names the part; MD5 is computed only where the address demands it, as object stores do."""
 
+    of_pieces = False
+
     def __init__(self, content_md5: str | None) -> None:
         self._hash = blake3()
         self._md5 = hashlib.md5(usedforsecurity=False) if content_md5 else None
