@@ -264,6 +264,9 @@ def _small_files(row: Row, folder: Path, count: int, alone: bool, versions: dict
             sys.executable, "-m", "annotomy.cli", "import", str(source), "--project", server.project_id,
             "--url", f"http://{server.host}:{server.port}", "--api-key", key,
         ]  # fmt: skip
+        warm = folder / "warm.dcm"  # the worker of a server that has just started is still starting
+        warm.write_bytes(corpus.study(6_999_999, instances=1, size=SMALL_SIZE)[0].data)
+        subprocess.run([str(warm) if one == str(source) else one for one in command], capture_output=True, check=True)
         started = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         mine = len(instances) / (time.perf_counter() - started)

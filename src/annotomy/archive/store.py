@@ -40,6 +40,10 @@ BATCH_BYTES = 64 << 20
 """Bytes of one batch that are held in memory at most, besides one instance."""
 
 
+KEPT_AT_ONCE = 8
+"""Of one sender: what a disk can group into one flush, without starving other senders of threads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """One DICOM file: its bytes, or a finished file on disk that may be moved away."""
@@ -102,20 +106,41 @@ async def store_instances(
     async with services.db.write(actor) as tx:
         project = await project_for_store(tx, actor, project_id)
     outcomes: list[StoreOutcome] = []
-    batch: list[Kept | StoreOutcome] = []
-    held_bytes = 0
-    async for file in incoming:
-        kept = await keep(services, file)
-        batch.append(kept)
-        held_bytes += kept.blob.size if isinstance(kept, Kept) else 0
-        if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
-            outcomes += await _commit_mixed(services, actor, project, batch)
-            batch, held_bytes = [], 0
-            if told is not None:
-                await told(outcomes)
-    if batch:
+    async for batch in _kept_batches(services, incoming):
         outcomes += await _commit_mixed(services, actor, project, batch)
+        if told is not None:
+            await told(outcomes)
     return outcomes
+
+
+async def _kept_batches(
+    services: Services, incoming: AsyncIterator[Incoming]
+) -> "AsyncIterator[list[Kept | StoreOutcome]]":
+    """In the order received. Files in memory are kept side by side, since most of the time of each is waiting for the
+    disk; one that lies on the disk is gone with the next step of `incoming`, so it is kept before."""
+    batch: list[asyncio.Task[Kept | StoreOutcome]] = []
+    held_bytes = 0
+    few = asyncio.Semaphore(KEPT_AT_ONCE)
+
+    async def keep_one(file: Incoming) -> Kept | StoreOutcome:
+        async with few:
+            return await keep(services, file)
+
+    try:
+        async for file in incoming:
+            batch.append(asyncio.create_task(keep_one(file)))
+            if file.data is None:
+                held_bytes += _path(file).stat().st_size
+                await batch[-1]
+            else:
+                held_bytes += len(file.data)
+            if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
+                yield [await one for one in batch]
+                batch, held_bytes = [], 0
+        if batch:
+            yield [await one for one in batch]
+    finally:  # nothing is put any more once this has ended, however it ended
+        await asyncio.gather(*batch, return_exceptions=True)
 
 
 async def keep_derived(services: Services, file: Incoming) -> Kept:

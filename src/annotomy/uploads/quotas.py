@@ -86,25 +86,28 @@ async def within_quota(
 ) -> AsyncIterator[Incoming]:
     """The files for which there is room; the others are told in `refused`. An archive claims as it unpacks."""
     unpacked = 0
+    async with services.db.read(actor) as tx:
+        claimed = await tx.fetchval("select claimed_bytes from uploads where id = $1", upload_id) or 0
     async for file in source:
         size = len(file.data) if file.data is not None else file.path.stat().st_size if file.path else 0
-        try:
-            await _claim(services, actor, upload_id, unpacked + size)
-        except QuotaExceeded as problem:
-            refused.append(StoreOutcome(file.name, "refused", problem=problem))
-            continue
+        if unpacked + size > claimed:
+            try:
+                claimed = await _claim(services, actor, upload_id, unpacked + size)
+            except QuotaExceeded as problem:
+                refused.append(StoreOutcome(file.name, "refused", problem=problem))
+                continue
         unpacked += size
         yield file
 
 
-async def _claim(services: Services, actor: Actor, upload_id: UUID, total: int) -> None:
-    async with services.db.read(actor) as tx:
-        if await tx.fetchval("select claimed_bytes >= $2 from uploads where id = $1", upload_id, total):
-            return
+async def _claim(services: Services, actor: Actor, upload_id: UUID, total: int) -> int:
+    """What is claimed now: `total`, or a step more where there is room for it."""
     try:
         await _raise_claim(services, actor, upload_id, total + CLAIM_BYTES)
     except QuotaExceeded:
         await _raise_claim(services, actor, upload_id, total)
+        return total
+    return total + CLAIM_BYTES
 
 
 async def _raise_claim(services: Services, actor: Actor, upload_id: UUID, wanted: int) -> None:
