@@ -38,7 +38,7 @@ from annotomy.uploads.part_file import PartWriter, held_by_parts, held_whole, ma
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import tell_bytes
 from annotomy.uploads.quotas import require_quota
-from annotomy.uploads.receive import LIFETIME, get_upload, hand_over, project_of_upload, require_room
+from annotomy.uploads.receive import LIFETIME, get_upload, hand_over, project_of_upload, require_free, require_room
 
 LEAST_PART_BYTES: Final = 5 << 20
 """What S3 takes as the smallest part but the last."""
@@ -242,6 +242,7 @@ async def receive_part(
     try:
         async with held_by_parts(path) as descriptor:
             await _require_receiving(services, upload_id)
+            require_free(services, length)
             writer = PartWriter(path, descriptor, offset, digest)
             try:
                 async for piece in body:

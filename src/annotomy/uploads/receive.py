@@ -183,6 +183,7 @@ async def receive_chunk(
             if upload["state"] != "receiving" or offset != upload["received"]:
                 raise OffsetMismatch("The upload stands elsewhere.", offset=upload["received"])
             known = _told_length(upload, length, services.settings.limits.upload_bytes)
+            require_free(services, announced or 0)
             limit = known or services.settings.limits.upload_bytes
             if announced is not None and offset + announced > limit:
                 raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=limit)
@@ -306,6 +307,11 @@ def require_room(services: Services, length: int) -> None:
     limit = services.settings.limits.upload_bytes
     if length > limit:
         raise TooLarge("The upload is over the limit.", limit_bytes=limit)
+    require_free(services, length)
+
+
+def require_free(services: Services, more: int) -> None:
+    """Before `more` bytes are read. Raises DiskFull: uploads end where the database would begin to suffer."""
     services.settings.data_dir.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(services.settings.data_dir).free < length + FREE_BYTES:
-        raise DiskFull("The server has no room for an upload of this length.")
+    if shutil.disk_usage(services.settings.data_dir).free < more + FREE_BYTES:
+        raise DiskFull("The server has no room for so many bytes.")

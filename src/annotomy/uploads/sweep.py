@@ -18,7 +18,8 @@ from annotomy.uploads.staged import drop_staged, sweep_staged
 log = structlog.get_logger(__name__)
 
 YOUNG_S = 24 * 3600
-"""A part file is made before its row: only one of this age without a row was left by a crash."""
+"""A part file is made before its row, and no request or job writes a temporary file for so long: only one of this age was
+left by a crash."""
 BATCH = 500
 
 
@@ -37,7 +38,7 @@ async def sweep_uploads(services: Services) -> int:
         if row["multipart_id"] is not None:
             await drop_staged(services, row["id"], row["multipart_id"])
     staged = await sweep_staged(services, young=timedelta(seconds=YOUNG_S))
-    orphans = await _orphans(services)
+    orphans = await _orphans(services) + await asyncio.to_thread(_old_files, services.settings.spool_dir)
     for path in orphans:
         await asyncio.to_thread(path.unlink, missing_ok=True)
     if rows or orphans or staged:
@@ -61,7 +62,7 @@ def _old_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     youngest = time.time() - YOUNG_S
-    return [path for path in folder.iterdir() if path.stat().st_mtime < youngest]
+    return [path for path in folder.iterdir() if path.is_file() and path.stat().st_mtime < youngest]
 
 
 def _upload_of(path: Path) -> UUID | None:
