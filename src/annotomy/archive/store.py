@@ -23,6 +23,7 @@ from annotomy.archive.errors import (
     NotDicom,
 )
 from annotomy.archive.parse import ParsedInstance, parse_instance
+from annotomy.archive.quotas import refuse_beyond
 from annotomy.db.engine import WriteTx
 from annotomy.errors import Problem
 from annotomy.events import Event, emit
@@ -98,16 +99,17 @@ async def store_instances(
     incoming: AsyncIterator[Incoming],
     *,
     told: Callable[[list[StoreOutcome]], Awaitable[None]] | None = None,
+    claimed: bool = False,
 ) -> list[StoreOutcome]:
     """Stores what can be stored and says for each file what became of it, in the order received.
 
-    `told` hears all that is known so far after each batch that was committed. Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
+    `claimed` says that the quota was asked before, as uploads do. `told` hears all that is known so far after each batch that was committed. Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
     """
     async with services.db.write(actor) as tx:
         project = await project_for_store(tx, actor, project_id)
     outcomes: list[StoreOutcome] = []
     async for batch in _kept_batches(services, incoming):
-        outcomes += await _commit_mixed(services, actor, project, batch)
+        outcomes += await _commit_mixed(services, actor, project, batch, claimed=claimed)
         if told is not None:
             await told(outcomes)
     return outcomes
@@ -193,7 +195,7 @@ async def commit(services: Services, actor: Actor, project_id: UUID | None, kept
     """
     async with services.db.write(actor, unrestricted=True) as tx:
         project = await project_for_store(tx, actor, project_id)
-        done = await _write_rows(tx, project, kept)
+        done = await _write_within_quota(services, tx, project, kept)
     return [done[id(item)] for item in kept]
 
 
@@ -203,28 +205,45 @@ def _path(file: Incoming) -> Path:
 
 
 async def _commit_mixed(
-    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]"
+    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]", *, claimed: bool
 ) -> list[StoreOutcome]:
     kept = [item for item in batch if isinstance(item, Kept)]
     done: dict[int, StoreOutcome] = {}
     if kept:
         async with services.db.write(actor, unrestricted=True) as tx:
-            done = await _write_rows(tx, project_id, kept)
+            if claimed:
+                done = await _write_rows(tx, project_id, kept, charged=True)
+            else:
+                done = await _write_within_quota(services, tx, project_id, kept)
     return [item if isinstance(item, StoreOutcome) else done[id(item)] for item in batch]
 
 
-async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[Kept]) -> dict[int, StoreOutcome]:
+async def _write_within_quota(
+    services: Services, tx: WriteTx, project_id: UUID, kept: list[Kept]
+) -> dict[int, StoreOutcome]:
+    sizes = [item.blob.size for item in kept]
+    refused = await refuse_beyond(tx, services.settings.limits, tx.actor.user_id, project_id, sizes)
+    done = {id(kept[position]): kept[position].outcome("refused", problem) for position, problem in refused.items()}
+    return done | await _write_rows(tx, project_id, [item for item in kept if id(item) not in done], charged=True)
+
+
+async def _write_rows(
+    tx: WriteTx, project_id: UUID, kept: list[Kept], *, charged: bool = False
+) -> dict[int, StoreOutcome]:
+    """`charged`: the instances count for their sender and the project; what we make ourselves does not."""
     outcomes: dict[int, StoreOutcome] = {}
     by_study: dict[str, list[Kept]] = {}
     for item in kept:
         by_study.setdefault(item.parsed.study_instance_uid, []).append(item)
     for study_instance_uid in sorted(by_study):  # one order for everyone: no deadlock between senders
-        outcomes |= await _write_study(tx, project_id, study_instance_uid, by_study[study_instance_uid])
+        outcomes |= await _write_study(
+            tx, project_id, study_instance_uid, by_study[study_instance_uid], charged=charged
+        )
     return outcomes
 
 
 async def _write_study(
-    tx: WriteTx, project_id: UUID, study_instance_uid: str, items: list[Kept]
+    tx: WriteTx, project_id: UUID, study_instance_uid: str, items: list[Kept], *, charged: bool
 ) -> dict[int, StoreOutcome]:
     study_id, is_new = await _study_row(tx, items[0].parsed)
     sight = "whole" if is_new else await sight_of_study(tx, tx.actor, study_id)
@@ -238,7 +257,9 @@ async def _write_study(
         by_series.setdefault(item.parsed.series_instance_uid, []).append(item)
     recount = is_new
     for series_instance_uid in sorted(by_series):
-        written, series_is_new = await _write_series(tx, study_id, by_series[series_instance_uid])
+        written, series_is_new = await _write_series(
+            tx, study_id, by_series[series_instance_uid], project_id if charged else None
+        )
         outcomes |= written
         recount |= series_is_new
     stored = sum(outcome.state == "stored" for outcome in outcomes.values())
@@ -265,13 +286,15 @@ async def _write_study(
     return outcomes
 
 
-async def _write_series(tx: WriteTx, study_id: int, members: list[Kept]) -> tuple[dict[int, StoreOutcome], bool]:
+async def _write_series(
+    tx: WriteTx, study_id: int, members: list[Kept], charged_project_id: UUID | None
+) -> tuple[dict[int, StoreOutcome], bool]:
     """The outcomes, and whether the series was made just now."""
     series_id, is_new = await _series_row(tx, study_id, members[0].parsed)
     if series_id is None:
         problem = InconsistentHierarchy("The series is known as part of another study.")
         return {id(item): item.outcome("refused", problem) for item in members}, False
-    outcomes = await _instance_rows(tx, study_id, series_id, members)
+    outcomes = await _instance_rows(tx, study_id, series_id, members, charged_project_id)
     sizes = [item.blob.size for item in members if outcomes[id(item)].state == "stored"]
     if sizes:
         await tx.execute(_COUNT_MORE, series_id, study_id, len(sizes), sum(sizes))
@@ -335,13 +358,13 @@ _KEPT_TYPES = {**_INSTANCE_TYPES, "blob_address": "text", "blob_size": "bigint",
 # One statement for the rows of a series' new instances: a round trip for each would be most of the time of a store.
 _INSERT_INSTANCES = f"""
 with kept as (
-  select * from unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_KEPT_TYPES.values(), 3))})
+  select * from unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_KEPT_TYPES.values(), 5))})
     with ordinality as t ({", ".join(_KEPT_TYPES)}, ordinality)
 ), held as (
   insert into blobs (address, size) select distinct blob_address, blob_size from kept order by 1 on conflict do nothing
 ), made as (
-  insert into instances (study_id, series_id, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)})
-  select $1::bigint, $2::bigint, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)} from kept order by ordinality
+  insert into instances (study_id, series_id, charged_user_id, charged_project_id, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)})
+  select $1::bigint, $2::bigint, $3::uuid, $4::uuid, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)} from kept order by ordinality
   on conflict (sop_instance_uid) do nothing returning id, sop_instance_uid, blob_address
 ), headers as (
   insert into instance_headers (instance_id, header, frames)
@@ -351,7 +374,9 @@ with kept as (
 select sop_instance_uid, blob_address from made"""
 
 
-async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: list[Kept]) -> dict[int, StoreOutcome]:
+async def _instance_rows(
+    tx: WriteTx, study_id: int, series_id: int, members: list[Kept], charged_project_id: UUID | None
+) -> dict[int, StoreOutcome]:
     rows = [
         {
             **item.parsed.instance_columns,
@@ -364,7 +389,9 @@ async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: li
     ]
     assert rows[0].keys() == _KEPT_TYPES.keys(), "a column that parsing gives has no type above"
     columns = [[row[name] for row in rows] for name in _KEPT_TYPES]
-    new = {tuple(row) for row in await tx.fetch(_INSERT_INSTANCES, study_id, series_id, *columns)}
+    user_id = tx.actor.user_id if charged_project_id is not None else None
+    made = await tx.fetch(_INSERT_INSTANCES, study_id, series_id, user_id, charged_project_id, *columns)
+    new = {tuple(row) for row in made}
     outcomes: dict[int, StoreOutcome] = {}
     rest: list[Kept] = []
     for item in members:

@@ -21,6 +21,7 @@ import msgspec
 from blake3 import blake3
 
 from annotomy.actor import SYSTEM, Actor
+from annotomy.archive.quotas import require_quota
 from annotomy.blobs.staging import S3Staging, StagingUnavailable
 from annotomy.db.engine import WriteTx
 from annotomy.db.identifiers import new_id
@@ -37,7 +38,6 @@ from annotomy.uploads.errors import (
 from annotomy.uploads.part_file import PartWriter, held_by_parts, held_whole, make_durably, part_file, remove
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import tell_bytes
-from annotomy.uploads.quotas import require_quota
 from annotomy.uploads.receive import LIFETIME, get_upload, hand_over, project_of_upload, require_free, require_room
 
 LEAST_PART_BYTES: Final = 5 << 20

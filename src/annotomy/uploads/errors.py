@@ -147,17 +147,6 @@ class MediaFileMissing(Problem):
     status = 404
 
 
-class QuotaExceeded(Problem):
-    """The user or project may bring in no more: `quota` says which limit, `used` and `limit` how it stands.
-
-    Wait for open uploads to end or give them up (in_flight_bytes, open_uploads), or ask an administrator for more.
-    """
-
-    slug = "quota-exceeded"
-    title = "The quota is used up"
-    status = 413
-
-
 class SentInParts(Problem):
     """A direct upload takes numbered parts at signed addresses, and no chunks of a resumable protocol."""
 

@@ -19,6 +19,7 @@ from annotomy.errors import Problem
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
 from annotomy.uploads.announced import Announcement
+from annotomy.uploads.claims import within_quota
 from annotomy.uploads.derived import Taken, Takers, take_derived
 from annotomy.uploads.errors import ContentMismatch, UploadGone
 from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
@@ -26,7 +27,6 @@ from annotomy.uploads.manifests import Ended, announced_files, book_files
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import PROGRESS_S, tell, tell_files
-from annotomy.uploads.quotas import book_stored, within_quota
 from annotomy.uploads.staged import drop_staged, fetch_staged
 from annotomy.uploads.unfold import Unfolding
 
@@ -70,7 +70,7 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         over: list[StoreOutcome] = []
         source = within_quota(services, context.asker, job.upload_id, unfolding.unfold(source), over)
         outcomes += await store_instances(
-            services, context.asker, upload["project_id"], source, told=_Telling(services, job, context)
+            services, context.asker, upload["project_id"], source, told=_Telling(services, job, context), claimed=True
         )
         outcomes += [*unfolding.told, *over]
     except Problem as error:
@@ -100,9 +100,11 @@ class _Telling:
     async def __call__(self, outcomes: list[StoreOutcome]) -> None:
         if time.monotonic() - self._at < PROGRESS_S:
             return
+        stored = sum(one.size for one in outcomes if one.state == "stored")
         rows = [_file_row(self._job.upload_id, n, outcomes[n], None) for n in range(self._written, len(outcomes))]
         async with self._services.db.write(self._context.asker) as tx:
             await tx.executemany(_WRITE_FILE, rows)
+            await tx.execute("update uploads set stored_bytes = $2 where id = $1", self._job.upload_id, stored)
             await tell_files(tx, self._job.upload_id, len(outcomes))
         self._at, self._written = time.monotonic(), len(outcomes)
 
@@ -194,15 +196,11 @@ async def _book(
     async with services.db.write(context.asker) as tx:
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
         await tx.executemany(_WRITE_FILE, rows)
-        row = await tx.fetchrow(
-            "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1"
-            " returning owner_id, project_id",
+        await tx.execute(
+            "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1",
             job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
             len(rows),
         )  # fmt: skip
-        if row is not None:
-            new_bytes = sum(one.size for one in outcomes if one.state == "stored")
-            await book_stored(tx, row["owner_id"], row["project_id"], new_bytes)
         if manifest_id is not None:
             await book_files(tx, manifest_id, ended)
         await tx.execute(

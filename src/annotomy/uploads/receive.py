@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from annotomy.actor import Actor
+from annotomy.archive.quotas import require_quota
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
@@ -40,7 +41,6 @@ from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import tell, tell_bytes
-from annotomy.uploads.quotas import require_quota
 from annotomy.uploads.staged import drop_staged
 
 LIFETIME = timedelta(days=7)

@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from annotomy.actor import SYSTEM
+from annotomy.archive.quotas import fold_usage
 from annotomy.services import Services
 from annotomy.uploads.errors import UploadGone
 from annotomy.uploads.part_file import part_file, remove
@@ -33,6 +34,7 @@ async def sweep_uploads(services: Services) -> int:
         )  # fmt: skip
         for row in rows:
             await tell(tx, "upload.expired", row["id"])
+        await fold_usage(tx)
     for row in rows:
         await asyncio.to_thread(remove, part_file(services, row["id"]))
         if row["multipart_id"] is not None:

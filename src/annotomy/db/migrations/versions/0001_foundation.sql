@@ -467,6 +467,8 @@ create table instances (
   data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
+  charged_user_id uuid,                        -- for whose quotas its bytes count while it is there; null: for nobody's
+  charged_project_id uuid,
   created_at timestamptz not null default now()
 );
 create index instances_of_series on instances (series_id, instance_number, id);
@@ -555,7 +557,8 @@ create table uploads (
   relative_path text not null default '',
   manifest_id uuid references study_manifests on delete set null,
   length bigint,                               -- null while the client has not told it (tus creation-defer-length)
-  claimed_bytes bigint not null default 0,     -- what it may still add: its length, or what it unpacked to so far
+  claimed_bytes bigint not null default 0,     -- what it may add: its length, or what it unpacked to so far
+  stored_bytes bigint not null default 0,      -- of these, what was added so far
   received bigint not null default 0,          -- durable offset: what HEAD reports
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
@@ -591,7 +594,27 @@ create table upload_quotas (                   -- what an administrator allows; 
   updated_at timestamptz not null default now(),
   primary key (subject, subject_id)
 );
-create table upload_usage (                    -- what uploads have added to the archive so far
+create table upload_usage_changes (            -- one line for what a statement stored or deleted: nobody waits for anybody to count
+  subject text not null,
+  subject_id uuid not null,
+  bytes bigint not null
+);
+create index upload_usage_changes_of_subject on upload_usage_changes (subject, subject_id);
+create function count_instances() returns trigger language plpgsql as $$
+begin
+  insert into upload_usage_changes (subject, subject_id, bytes)
+  select 'user', charged_user_id, case when tg_op = 'INSERT' then sum(blob_size) else -sum(blob_size) end
+  from changed where charged_user_id is not null group by 2
+  union all
+  select 'project', charged_project_id, case when tg_op = 'INSERT' then sum(blob_size) else -sum(blob_size) end
+  from changed where charged_project_id is not null group by 2;
+  return null;
+end $$;
+create trigger instances_come after insert on instances referencing new table as changed
+  for each statement execute function count_instances();
+create trigger instances_go after delete on instances referencing old table as changed
+  for each statement execute function count_instances();
+create table upload_usage (                    -- what is stored, without the changes above
   subject text not null check (subject in ('user', 'project')),
   subject_id uuid not null,
   stored_bytes bigint not null,
