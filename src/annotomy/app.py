@@ -45,6 +45,7 @@ from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
 from annotomy.inference.routes import routers as inference_routers
+from annotomy.interactive.routes import router as interactive_router
 from annotomy.inference.runners.installed import installed_runners
 from annotomy.inference.runners.isolated import ModelProcess
 from annotomy.jobs.routes import router as jobs_router
@@ -94,6 +95,7 @@ API_ROUTERS: list[Any] = [
     label_routes.settings_router,
     segmentations_router,
     *inference_routers,
+    interactive_router,
     audit_router,
     audit_review_router,
     events_router,
