@@ -169,3 +169,12 @@ class ObjectStoreUnavailable(Problem):
     slug = "object-store-unavailable"
     title = "The object store does not answer"
     status = 503
+
+
+class NotTakenIn(Problem):
+    """The upload arrived, and taking it in came to no end: the object store failed for long, say, or its owner lost the right
+    to store. Nothing was wrong with the file: send it again."""
+
+    slug = "not-taken-in"
+    title = "The upload could not be taken in"
+    status = 500

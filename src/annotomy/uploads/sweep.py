@@ -11,7 +11,7 @@ import structlog
 from annotomy.actor import SYSTEM
 from annotomy.archive.quotas import fold_usage
 from annotomy.services import Services
-from annotomy.uploads.errors import UploadGone
+from annotomy.uploads.errors import NotTakenIn, UploadGone
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.progress import tell
 from annotomy.uploads.staged import drop_staged, sweep_staged
@@ -25,7 +25,8 @@ BATCH = 500
 
 
 async def sweep_uploads(services: Services) -> int:
-    """Ends expired uploads, row first, then the bytes; removes old files without a row. Returns how many went."""
+    """Ends expired uploads and those whose job was given up, row first, then the bytes; removes old files without a row.
+    Returns how many went."""
     async with services.db.write(SYSTEM) as tx:
         rows = await tx.fetch(
             "update uploads set state = 'failed', problem = $2, finished_at = now() where id in (select id from uploads"
@@ -34,6 +35,14 @@ async def sweep_uploads(services: Services) -> int:
         )  # fmt: skip
         for row in rows:
             await tell(tx, "upload.expired", row["id"])
+        given_up = await tx.fetch(
+            "update uploads u set state = 'failed', problem = $1, finished_at = now() from jobs j where j.id = u.job_id"
+            " and j.state in ('failed', 'cancelled') and u.state in ('verifying', 'ingesting') returning u.id, u.multipart_id",
+            NotTakenIn("The server tried and came to no end.").to_json(),
+        )  # fmt: skip
+        for row in given_up:
+            await tell(tx, "upload.failed", row["id"])
+        rows += given_up
         await fold_usage(tx)
     for row in rows:
         await asyncio.to_thread(remove, part_file(services, row["id"]))
