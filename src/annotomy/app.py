@@ -45,9 +45,9 @@ from annotomy.identity.oidc_provider import Provider
 from annotomy.identity.routes import router as identity_router
 from annotomy.identity.tokens import TokenSigner
 from annotomy.inference.routes import routers as inference_routers
-from annotomy.interactive.routes import router as interactive_router
 from annotomy.inference.runners.installed import installed_runners
 from annotomy.inference.runners.isolated import ModelProcess
+from annotomy.interactive.routes import router as interactive_router
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.audit_requests import audit_requests

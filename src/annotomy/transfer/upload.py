@@ -51,12 +51,9 @@ class Sender:
             base_url=self.client.base_url,
             timeout=self.client.timeout,
             trust_env=False,
-            transport=self.parts_transport(),
+            limits=httpx.Limits(max_connections=4 * CONNECTIONS),
         )
         self._open = {_identity(one): one["id"] for one in open_uploads(self.client) if self._is_ours(one)}
-
-    def parts_transport(self) -> httpx.BaseTransport:
-        return httpx.HTTPTransport(limits=httpx.Limits(max_connections=4 * CONNECTIONS))
 
     def close(self) -> None:
         self.parts_client.close()
@@ -73,13 +70,29 @@ class Sender:
                 "length": size, "blake3": digest, "filename": filename[-255:], "relative_path": named,
                 "project_id": self.project_id, "manifest_id": manifest_id, "part_bytes": self.part_bytes,
             }  # fmt: skip
-            upload = body_of(self._asked("POST", "/api/v1/uploads/direct", body))
+            upload = self._begin(body, (digest, size, named))
         address = f"/api/v1/uploads/{upload['id']}"
         self._send_parts(path, address, upload)
         done = self._asked("POST", f"{address}/complete", {})
         if not done.is_success:
             raise TransferError(problem_text(done))
         return address
+
+    def _begin(self, body: Any, identity: tuple[str, int, str]) -> Any:
+        """Once: after an answer that was lost, the upload that it told of is looked for before another one is made."""
+        for attempt in range(TRIES):
+            try:
+                if attempt:
+                    time.sleep(min(2.0**attempt / 2, LONGEST_PAUSE_S))
+                    for one in open_uploads(self.client):
+                        if self._is_ours(one) and _identity(one) == identity and (found := self._listed(one["id"])):
+                            return found
+                answer = self.client.post("/api/v1/uploads/direct", json=body)
+            except httpx.TransportError:
+                continue
+            if answer.status_code < 500 or answer.status_code == 507:
+                return body_of(answer)
+        raise TransferError("the server cannot be reached any more")
 
     def _is_ours(self, upload: Any) -> bool:
         return upload["direct"] is not None and upload["project_id"] == self.project_id and upload["blake3"] is not None
