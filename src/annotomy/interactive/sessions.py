@@ -127,7 +127,6 @@ async def take(services: Services, actor: Actor, session_id: UUID, taken: Taken)
     session = await _use(services, actor, session_id)
     async with services.db.read(actor) as tx:
         row = await query.get_version(tx, taken.segmentation_id, taken.base_version)
-        query.segments_named(row, [taken.segment_number])
         before = await query.read_masks(tx, row, [taken.segment_number])
     if row["series_instance_uid"] != session.series_instance_uid:
         raise MaskMismatch("The segmentation is of another series than the session.")
