@@ -15,14 +15,14 @@ from bench import (
     scanner,
     setup,
     stow,
-    upload,
+    uploads,
     wado,
 )
 from bench.servers import PeerMissing
 
 BENCHMARKS = {
     "archive": archive,
-    "upload": upload,
+    "uploads": uploads,
     "stow": stow,
     "cstore": cstore,
     "qido": qido,
@@ -43,6 +43,9 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="measure only our server, for instance without the peers")
     parser.add_argument("--short", action="store_true", help="archive: a small run, which only shows that it works")
     parser.add_argument("--only", default=",".join(archive.GROUPS), help="archive: some of %(default)s")
+    parser.add_argument(
+        "--gib", type=float, default=uploads.FILE_GIB, help="uploads: size of one file (2; 0.25 is short)"
+    )
     chosen = parser.parse_args()
     if chosen.name is None:
         for name, module in BENCHMARKS.items():
@@ -56,6 +59,8 @@ def main() -> None:
         try:
             if name == "archive":
                 archive.run(chosen.runs, chosen.alone, short=chosen.short, only=tuple(chosen.only.split(",")))
+            elif name == "uploads":
+                uploads.run(chosen.runs, chosen.alone, chosen.gib)
             else:
                 BENCHMARKS[name].run(chosen.runs, chosen.alone)
         except PeerMissing as peer:

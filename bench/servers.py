@@ -51,6 +51,7 @@ class Server:
     mover_port: int = 0
     """Where the AE title MOVER listens, which the server moves instances to."""
     data: Path | None = None
+    """Of ours: the data folder."""
 
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(pid) for pid in self.roots]
@@ -61,8 +62,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def ours(*, dicom: bool = False) -> Generator[Server]:
-    """`annotomy serve` with its defaults, an administrator and one project; with `dicom`, its listener open to anyone."""
+def ours(*, dicom: bool = False, **settings: str) -> Generator[Server]:
+    """`annotomy serve` with its defaults but for `settings`, an administrator and one project; with `dicom`, its listener
+    open to anyone."""
     data = _fresh("annotomy")
     port, dicom_port, password = _free_port(), _free_port() if dicom else 0, secrets.token_urlsafe(24)
     environment = {
@@ -73,6 +75,7 @@ def ours(*, dicom: bool = False) -> Generator[Server]:
         "ANNOTOMY_DIMSE_OPEN": str(int(dicom)),
         "ANNOTOMY_ADMIN_PASSWORD": password,
         "ANNOTOMY_LOG_LEVEL": "warning",
+        **settings,
     }
     command = [str(Path(sys.executable).with_name("annotomy")), "serve"]
     with _process(command, data, environment, lambda: _status(port, "/readyz") == 200) as pid:
@@ -180,6 +183,27 @@ def tus_node() -> Generator[Server]:
     command = ["node", str(program), str(port), str(data)]
     with _process(command, data, dict(os.environ), lambda: _status(port, "/files/none") is not None) as pid:
         yield Server("tus-node", told, "127.0.0.1", port, "", [pid])
+
+
+@contextlib.contextmanager
+def nginx_put() -> Generator[Server]:
+    """nginx with its DAV module: what a server can do that only writes a body to a file."""
+    program = shutil.which("nginx")
+    if program is None:
+        raise PeerMissing("nginx")
+    data, port = _fresh("nginx"), _free_port()
+    for name in ("dav", "body"):
+        (data / name).mkdir()
+    (data / "nginx.conf").write_text(
+        f"daemon off; pid {data}/pid; error_log {data}/error; worker_processes auto; user {getpass.getuser()};"
+        f"events {{}} http {{ access_log off; client_body_temp_path {data}/body; client_max_body_size 0;"
+        f" server {{ listen 127.0.0.1:{port}; location /dav/ {{ root {data}; dav_methods PUT DELETE; }} }} }}",
+        encoding="utf-8",
+    )
+    told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2].split()
+    command = [program, "-p", str(data), "-e", str(data / "error"), "-c", str(data / "nginx.conf")]
+    with _process(command, data, dict(os.environ), lambda: _status(port, "/dav/none") is not None) as pid:
+        yield Server("nginx", told[0], "127.0.0.1", port, "", [pid])
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def _orthanc() -> None:
         _run(["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages], WORK, environment)
     else:
         print(
-            "Orthanc: install `orthanc`, `orthanc-dicomweb`, `dcmtk` and `nginx-light` of Debian as root; archive, stow, qido, wado and cstore need them"
+            "Orthanc: install `orthanc`, `orthanc-dicomweb`, `dcmtk` and `nginx-light` of Debian as root; archive, stow, qido, wado, cstore and uploads need them"
         )
 
 

@@ -19,7 +19,7 @@ from annotomy.actor import Actor
 from annotomy.annotations import batch_routes, draft_routes, evidence_routes, exchange_routes, label_routes, list_routes
 from annotomy.annotations.routes import router as annotations_router
 from annotomy.audit import load_audit_key
-from annotomy.blobs.choose import blob_store
+from annotomy.blobs.choose import blob_store, staging
 from annotomy.collaboration.live import LiveUpdates, live_updates
 from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
@@ -69,6 +69,7 @@ from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.segmentations.tool_routes import router as segmentation_tools_router
 from annotomy.services import Services
 from annotomy.settings import Settings
+from annotomy.uploads.direct_routes import router as direct_uploads_router
 from annotomy.uploads.manifest_routes import router as manifests_router
 from annotomy.uploads.quota_routes import router as quotas_router
 from annotomy.uploads.routes import router as uploads_router
@@ -83,6 +84,7 @@ API_ROUTERS: list[Any] = [
     matrix_router,
     global_roles_router,
     uploads_router,
+    direct_uploads_router,
     manifests_router,
     quotas_router,
     annotations_router,
@@ -125,6 +127,7 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
     audit_key = await load_audit_key(settings.data_dir, settings.audit.key)
     db = await Database.connect(database_url, pool_size=settings.database.pool_size, audit_key=audit_key)
     models = ModelProcess(settings.models)
+    parts = staging(settings)
     try:
         await db.answers()
         yield Services(
@@ -132,9 +135,12 @@ async def open_services(settings: Settings, database_url: str) -> AsyncGenerator
             db=db,
             blobs=blob_store(settings),
             runners=installed_runners(models),
+            staging=parts,
         )
     finally:
         await asyncio.to_thread(models.close)
+        if parts is not None:
+            await parts.close()
         await db.close()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from annotomy.blobs.staging import S3Staging
 from annotomy.db.engine import Database
 from annotomy.ports import BlobStore, ModelRunner
 from annotomy.settings import Settings
@@ -23,3 +24,5 @@ class Services:
     blobs: BlobStore
     runners: Mapping[str, ModelRunner]
     clock: Clock = field(default_factory=Clock)
+    staging: S3Staging | None = None
+    """Where clients send the parts of uploads directly; None: to this server."""

@@ -125,6 +125,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """ANNOTOMY_PROJECT_OPEN_UPLOADS: open uploads into one project (0: no limit)."""
 
 
+class ObjectStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    access_key_id: str | None
+    """AWS_ACCESS_KEY_ID: key of the object store; with it and its secret, clients of an s3:// store may send parts to it directly."""
+    secret_access_key: str | None
+    """AWS_SECRET_ACCESS_KEY: its secret."""
+    session_token: str | None
+    """AWS_SESSION_TOKEN: of temporary credentials."""
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     """ANNOTOMY_MODEL_THREADS: threads of one running model (1); more workers use a machine better than more threads."""
@@ -159,6 +168,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity: IdentitySettings
     oidc: OidcSettings
     limits: LimitSettings
+    object_store: ObjectStoreSettings
     models: ModelSettings
     share_link_days: int
     """ANNOTOMY_SHARE_LINK_DAYS: the longest that a share link lives (90); 0: none can be made."""
@@ -244,6 +254,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 project_stored_bytes=_whole(env, "ANNOTOMY_PROJECT_QUOTA_BYTES", 0, low=0, high=1 << 60),
                 project_in_flight_bytes=_whole(env, "ANNOTOMY_PROJECT_IN_FLIGHT_BYTES", 0, low=0, high=1 << 60),
                 project_open_uploads=_whole(env, "ANNOTOMY_PROJECT_OPEN_UPLOADS", 0, low=0, high=1 << 30),
+            ),
+            object_store=ObjectStoreSettings(
+                access_key_id=env.get("AWS_ACCESS_KEY_ID") or None,
+                secret_access_key=env.get("AWS_SECRET_ACCESS_KEY") or None,
+                session_token=env.get("AWS_SESSION_TOKEN") or None,
             ),
             models=ModelSettings(
                 threads=_whole(env, "ANNOTOMY_MODEL_THREADS", 1, low=1, high=256),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ class Application:
         return {"Authorization": f"Bearer {begun.access_token}"}
 
 
-@pytest.fixture
-async def application(services: Services) -> AsyncGenerator[Application]:
+@asynccontextmanager
+async def running(services: Services) -> AsyncGenerator[Application]:
+    """The application over these services, with its lifespan and a client without credential."""
     app = create_app(services)
     asgi: Any = app  # the two libraries spell the ASGI types differently
     transport = httpx.ASGITransport(asgi, raise_app_exceptions=False)
@@ -85,3 +87,9 @@ async def application(services: Services) -> AsyncGenerator[Application]:
         yield Application(services, client, app)
     down.set()
     await living
+
+
+@pytest.fixture
+async def application(services: Services) -> AsyncGenerator[Application]:
+    async with running(services) as application:
+        yield application

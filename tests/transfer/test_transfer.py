@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from annotomy.transfer import upload as upload_module
-from annotomy.transfer.upload import send, wait_until_taken_in
+from annotomy.transfer.import_files import FileResult, watch_paths
+from annotomy.transfer.upload import Sender, wait_until_taken_in
+from annotomy.uploads.direct import LEAST_PART_BYTES
 from tests.db.private_data import data_folder
 from tests.support.dicom_files import ct_series
 from tests.support.serve import Serve
@@ -147,33 +148,90 @@ def test_an_export_gives_back_the_bytes_and_overwrites_nothing(running: Serve, t
 
 
 class _LosesAnswers(httpx.HTTPTransport):
-    """The first chunks reach the server; their answers never reach the client."""
+    """The first parts reach the server; their answers never reach the client."""
 
     lost = 0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         answer = super().handle_request(request)
-        if request.method == "PATCH" and self.lost < 2:
+        if request.method == "PUT" and self.lost < 2:
             self.lost += 1
             answer.close()
             raise httpx.ReadError("the line broke", request=request)
         return answer
 
 
-def test_an_upload_goes_on_where_the_server_stands_after_the_line_broke(
-    running: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upload_module, "CHUNK_BYTES", 1000)
-    file = tmp_path / "slice.dcm"
-    file.write_bytes(ct_series(1)[0])
-    with running.client() as signed_in:
-        project = signed_in.post("/api/v1/projects", json={"name": "line"}).json()["id"]
-        transport = _LosesAnswers()
-        with httpx.Client(base_url=running.address, headers=signed_in.headers, transport=transport) as client:
-            address = send(client, file, filename=file.name, project_id=project)
-        assert transport.lost == 2
-        taken = wait_until_taken_in(signed_in, address, waiting=lambda seconds: None)
-    assert [one["state"] for one in taken["files"]] == ["stored"]
+class _Killed(Exception):
+    pass
+
+
+class _Dies(httpx.HTTPTransport):
+    """The client is no more after two parts."""
+
+    sent = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            self.sent += 1
+            if self.sent > 2:
+                raise _Killed
+        return super().handle_request(request)
+
+
+def test_a_client_that_starts_again_sends_only_the_parts_that_are_missing(running: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "study.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("noise", os.urandom(4 * LEAST_PART_BYTES))
+        archive.writestr("1.dcm", ct_series(1)[0])
+    with running.client() as client:
+        project = client.post("/api/v1/projects", json={"name": "line"}).json()["id"]
+
+        def sending(transport: httpx.HTTPTransport, sent: list[int]) -> Sender:
+            sender = Sender(client, project, sent.append, part_bytes=LEAST_PART_BYTES)
+            sender.parts_client = httpx.Client(base_url=running.address, transport=transport)
+            return sender
+
+        with pytest.raises(_Killed):
+            sending(_Dies(), []).send(file, filename=file.name)
+        losing, arrived = _LosesAnswers(), list[int]()
+        address = sending(losing, arrived).send(file, filename=file.name)
+        assert losing.lost == 2
+        assert arrived[0] == 2 * LEAST_PART_BYTES, "what the first one sent is there"
+        assert sum(arrived) == file.stat().st_size
+        taken = wait_until_taken_in(client, address, waiting=lambda seconds: None)
+    assert [one["state"] for one in taken["files"]] == ["refused", "stored"]
+
+
+def test_a_watched_folder_brings_in_what_appears_once_it_is_whole(running: Serve, tmp_path: Path) -> None:
+    told: list[FileResult] = []
+    [data, more] = ct_series(2)
+    arriving = tmp_path / "arriving.dcm"
+    looks = iter(
+        [
+            lambda: arriving.write_bytes(data[:300]),
+            lambda: arriving.write_bytes(data),
+            lambda: None,
+            lambda: (tmp_path / "next.dcm").write_bytes(more),
+            lambda: None,
+        ]
+    )
+
+    class _Enough(Exception):
+        pass
+
+    def pause(_: float) -> None:
+        look = next(looks, None)
+        if look is None:
+            raise _Enough
+        look()
+
+    with running.client() as client:
+        project = client.post("/api/v1/projects", json={"name": "watched"}).json()["id"]
+        with pytest.raises(_Enough):
+            watch_paths(
+                client, [tmp_path], project_id=project, told=told.append, progress=lambda text: None, pause=pause
+            )
+    assert [(Path(one.path).name, one.state) for one in told] == [("arriving.dcm", "stored"), ("next.dcm", "stored")]
 
 
 def test_a_new_password_ends_the_sessions_that_the_old_one_began(running: Serve) -> None:

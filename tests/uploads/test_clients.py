@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,45 @@ def test_tus_js_client_resumes_after_a_cut(serve: Serve, file: Path, tmp_path: P
             check(client, done.stdout.strip().removeprefix(serve.address), file)
     finally:
         script.unlink()
+
+
+def examples(language: str) -> list[str]:
+    """The blocks of `docs/how-to/upload.md` in this language."""
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "upload.md").read_text(encoding="utf-8")
+    return [block.split("```")[0] for block in text.split(f"```{language}\n")[1:]]
+
+
+def test_the_documented_python_client_works_as_it_is_written(
+    serve: Serve, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [example] = [block for block in examples("python") if "Sender" in block]
+    monkeypatch.chdir(file.parent)
+    with zipfile.ZipFile("study.zip", "w") as archive:
+        archive.write(file.name)
+    with serve.client() as client:
+        project_id = client.post("/api/v1/projects", json={"name": "documented"}).json()["id"]
+        key = client.headers["authorization"].removeprefix("Bearer ")
+        exec(example.replace("http://127.0.0.1:8000", serve.address), {"key": key, "project_id": project_id})  # noqa: S102
+    assert capsys.readouterr().out.strip() == "stored"
+
+
+def test_the_documented_curl_requests_work_as_they_are_written(serve: Serve, file: Path) -> None:
+    curl, shell = shutil.which("curl"), shutil.which("sh")
+    if curl is None or shell is None:
+        pytest.skip("no curl")
+    with zipfile.ZipFile(file.parent / "study.zip", "w") as archive:
+        archive.write(file, file.name)
+    with serve.client() as client:
+        key = client.headers["authorization"].removeprefix("Bearer ")
+        blocks = [block for block in examples("sh") if "study.zip" in block]
+        assert len(blocks) == 3
+        script = "".join(blocks).replace("KEY=$(./run cli api-key create --user admin)", f"KEY={key}")
+        script = script.replace("http://127.0.0.1:8000", serve.address) + '\nprintf "\\n%s\\n%s" "$URL" "$UP"\n'
+        done = subprocess.run([shell, "-e"], input=script, text=True, capture_output=True, cwd=file.parent, timeout=60)
+        assert done.returncode == 0, done.stderr
+        url, begun = done.stdout.splitlines()[-2:]
+        if not url:
+            pytest.skip("this curl cannot print a header (7.83 or newer can)")
+        assert ended(client, url)["state"] == "stored"
+        upload = json.loads(begun)
+        assert (upload["part_count"], upload["sent_to"]) == (1, "server")

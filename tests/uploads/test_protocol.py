@@ -219,6 +219,18 @@ async def test_the_sweep_leaves_living_uploads_and_removes_files_without_a_row(a
     assert part_file(application.services, _id(url)).exists()
 
 
+async def test_an_upload_whose_job_was_given_up_does_not_stay_on_its_way_for_ever(application: Application) -> None:
+    headers = await application.headers("owner")
+    url = await created(application, headers, 5)
+    assert (await sent(application, headers, url, 0, b"12345")).status_code == 204
+    async with application.services.db.write(SYSTEM) as tx:
+        await tx.execute("update jobs set state = 'failed'")
+    assert await sweep_uploads(application.services) == 1
+    shown = (await application.client.get(url, headers=headers)).json()
+    assert (shown["state"], shown["problem"]["type"]) == ("failed", "urn:annotomy:problem:not-taken-in")
+    assert not part_file(application.services, _id(url)).exists()
+
+
 async def test_the_draft_takes_a_whole_file_in_one_request(application: Application) -> None:
     headers = await application.headers("owner")
     [data] = ct_series(1)

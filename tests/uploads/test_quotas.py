@@ -1,11 +1,13 @@
 """Quotas hold for a user and a project, before bytes are sent, while archives unpack, and against uploads made at once."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
+from annotomy.actor import SYSTEM
+from annotomy.archive.quotas import fold_usage
 from tests.support.application import Application
 from tests.support.dicom_files import ct_series
 from tests.uploads.test_uploads import CHUNK, upload, zipped
@@ -89,6 +91,45 @@ async def test_what_an_archive_unpacks_to_counts_and_what_has_no_room_is_told_by
     again = await upload(application, headers, zipped(slices[:1]))
     assert again["files"][0]["state"] == "already"
     assert (await usage(application, headers))["stored_bytes"] == 3 * size, "what is there already costs nothing"
+
+
+async def test_what_is_stored_without_an_upload_counts_and_what_is_deleted_is_given_back(
+    application: Application,
+) -> None:
+    headers = await application.headers("owner")
+    slices = ct_series(3)
+    size = len(slices[0])
+    assert (await stow(application, headers, slices[0])).status_code == 200
+    assert (await usage(application, headers))["stored_bytes"] == size
+    await limit(application, headers, "project", stored_bytes=2 * size + size // 2)
+    both = await stow(application, headers, slices[1], slices[2])
+    assert (both.status_code, both.json()["type"]) == (413, "urn:annotomy:problem:quota-exceeded")
+    assert (await stow(application, headers, slices[1])).status_code == 200
+
+    async def in_chunks() -> AsyncIterator[bytes]:  # of unknown length: found out when it is stored
+        yield multipart(slices[2])
+
+    told = await application.client.post("/dicom-web/studies", headers=headers | MULTIPART, content=in_chunks())
+    assert told.status_code == 409
+    assert told.json()["00081198"]["Value"][0]["00081197"]["Value"] == [0xA700], "out of resources"
+    assert (await usage(application, headers))["stored_bytes"] == 2 * size
+    async with application.services.db.write(SYSTEM) as tx:
+        await fold_usage(tx)
+        await tx.execute("delete from instances where id = (select min(id) from instances)")
+    assert (await usage(application, headers))["stored_bytes"] == size
+    assert (await stow(application, headers, slices[2])).status_code == 200
+
+
+MULTIPART = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}
+
+
+def multipart(*files: bytes) -> bytes:
+    parts = b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n" for data in files)
+    return parts + b"--b--\r\n"
+
+
+async def stow(application: Application, headers: dict[str, str], *files: bytes) -> Any:
+    return await application.client.post("/dicom-web/studies", headers=headers | MULTIPART, content=multipart(*files))
 
 
 async def test_only_administrators_set_quotas_and_members_see_their_project(application: Application) -> None:

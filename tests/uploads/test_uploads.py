@@ -67,6 +67,18 @@ async def test_an_archive_becomes_a_study_with_a_word_on_each_file(application: 
     assert [row["0020000D"]["Value"][0] for row in listed] == found["study_instance_uids"]
 
 
+async def test_an_archive_in_an_archive_is_refused_by_itself_and_says_why(application: Application) -> None:
+    inner = ct_series(2)
+    found = await upload(application, await application.headers("owner"), zipped([inner[0], zipped([inner[1]])]))
+    assert {file["path"]: file["state"] for file in found["files"]} == {
+        "../../slice0.dcm": "stored",  # a label, and no path of ours
+        "../../slice1.dcm": "refused",
+    }
+    [problem] = [file["problem"] for file in found["files"] if file["problem"]]
+    assert problem["type"] == "urn:annotomy:problem:unsupported-file"
+    assert "archive" in problem["detail"]
+
+
 async def test_a_single_file_whose_hash_was_announced_is_verified(application: Application) -> None:
     headers = await application.headers("owner")
     [data] = ct_series(1)

@@ -32,6 +32,18 @@ class InstanceTooLarge(StoreRefused):
     failure_reason = 0xA700
 
 
+class QuotaExceeded(StoreRefused):
+    """The user or project may bring in no more: `quota` says which limit, `used` and `limit` how it stands.
+
+    Wait for open uploads to end or give them up (in_flight_bytes, open_uploads), or ask an administrator for more.
+    """
+
+    slug = "quota-exceeded"
+    title = "The quota is used up"
+    status = 413
+    failure_reason = 0xA700
+
+
 class DifferentContent(StoreRefused):
     """An instance of this SOP Instance UID is kept already, with other bytes. Nothing is overwritten: give it a new UID."""
 

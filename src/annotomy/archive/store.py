@@ -8,7 +8,7 @@ one that they alone have filled. So what others keep under the same UIDs neither
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from annotomy.archive.errors import (
     NotDicom,
 )
 from annotomy.archive.parse import ParsedInstance, parse_instance
+from annotomy.archive.quotas import refuse_beyond
 from annotomy.db.engine import WriteTx
 from annotomy.errors import NotFound, Problem
 from annotomy.events import Event, emit
@@ -40,6 +41,10 @@ BATCH_INSTANCES = 64
 """Instances that share one transaction: long enough to share its fsync, short enough to hold no lock for long."""
 BATCH_BYTES = 64 << 20
 """Bytes of one batch that are held in memory at most, besides one instance."""
+
+
+KEPT_AT_ONCE = 8
+"""Of one sender: what a disk can group into one flush, without starving other senders of threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +109,54 @@ async def store_instances(
     incoming: AsyncIterator[Incoming],
     *,
     taking: bool = False,
+    told: Callable[[list[StoreOutcome]], Awaitable[None]] | None = None,
+    claimed: bool = False,
 ) -> list[StoreOutcome]:
     """Stores what can be stored and says for each file what became of it, in the order received.
 
-    `taking`: SEG, RTSTRUCT and SR among them become segmentations and annotations by jobs (arrivals.py).
+    `taking`: SEG, RTSTRUCT and SR among them become segmentations and annotations by jobs (arrivals.py). `claimed`: the quota
+    was asked before, as uploads do. `told` hears all that is known so far after each batch that was committed.
 
     Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
     """
     async with services.db.write(actor) as tx:
         project = await project_for_store(tx, actor, project_id)
     outcomes: list[StoreOutcome] = []
-    batch: list[Kept | StoreOutcome] = []
-    held_bytes = 0
-    async for file in incoming:
-        kept = await keep(services, file)
-        batch.append(kept)
-        held_bytes += kept.blob.size if isinstance(kept, Kept) else 0
-        if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
-            outcomes += await _commit_mixed(services, actor, project, batch, taking)
-            batch, held_bytes = [], 0
-    if batch:
-        outcomes += await _commit_mixed(services, actor, project, batch, taking)
+    async for batch in _kept_batches(services, incoming):
+        outcomes += await _commit_mixed(services, actor, project, batch, taking=taking, claimed=claimed)
+        if told is not None:
+            await told(outcomes)
     return outcomes
+
+
+async def _kept_batches(
+    services: Services, incoming: AsyncIterator[Incoming]
+) -> "AsyncIterator[list[Kept | StoreOutcome]]":
+    """In the order received. Files in memory are kept side by side, since most of the time of each is waiting for the
+    disk; one that lies on the disk is gone with the next step of `incoming`, so it is kept before."""
+    batch: list[asyncio.Task[Kept | StoreOutcome]] = []
+    held_bytes = 0
+    few = asyncio.Semaphore(KEPT_AT_ONCE)
+
+    async def keep_one(file: Incoming) -> Kept | StoreOutcome:
+        async with few:
+            return await keep(services, file)
+
+    try:
+        async for file in incoming:
+            batch.append(asyncio.create_task(keep_one(file)))
+            if file.data is None:
+                held_bytes += _path(file).stat().st_size
+                await batch[-1]
+            else:
+                held_bytes += len(file.data)
+            if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
+                yield [await one for one in batch]
+                batch, held_bytes = [], 0
+        if batch:
+            yield [await one for one in batch]
+    finally:  # nothing is put any more once this has ended, however it ended
+        await asyncio.gather(*batch, return_exceptions=True)
 
 
 async def keep_derived(services: Services, file: Incoming) -> Kept:
@@ -151,7 +182,7 @@ async def write_derived(
     owned = replace(kept, parsed=replace(kept.parsed, series_columns=columns))
     if await tx.fetchval("select id from studies where id = $1 for no key update", study_id) is None:
         raise NotFound("There is no such study.")
-    [outcome] = (await _write_study(tx, project_id, study_id, [owned], is_new=False)).values()
+    [outcome] = (await _write_study(tx, project_id, study_id, [owned], is_new=False, charged=False)).values()
     if outcome.problem is not None:
         raise outcome.problem
     await hold_instances(tx, project_id, study_id, [outcome.sop_instance_uid], added_by=tx.actor.user_id)
@@ -187,7 +218,7 @@ async def commit(services: Services, actor: Actor, project_id: UUID | None, kept
     """
     async with services.db.write(actor, unrestricted=True) as tx:
         project = await project_for_store(tx, actor, project_id)
-        done = await _write_rows(tx, project, kept)
+        done = await _write_within_quota(services, tx, project, kept)
         await enqueue_taking(tx, project, done.values())
     return [done[id(item)] for item in kept]
 
@@ -198,16 +229,34 @@ def _path(file: Incoming) -> Path:
 
 
 async def _commit_mixed(
-    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]", taking: bool
+    services: Services,
+    actor: Actor,
+    project_id: UUID,
+    batch: "list[Kept | StoreOutcome]",
+    *,
+    taking: bool,
+    claimed: bool,
 ) -> list[StoreOutcome]:
     kept = [item for item in batch if isinstance(item, Kept)]
     done: dict[int, StoreOutcome] = {}
     if kept:
         async with services.db.write(actor, unrestricted=True) as tx:
-            done = await _write_rows(tx, project_id, kept)
+            if claimed:
+                done = await _write_rows(tx, project_id, kept)
+            else:
+                done = await _write_within_quota(services, tx, project_id, kept)
             if taking:
                 await enqueue_taking(tx, project_id, done.values())
     return [item if isinstance(item, StoreOutcome) else done[id(item)] for item in batch]
+
+
+async def _write_within_quota(
+    services: Services, tx: WriteTx, project_id: UUID, kept: list[Kept]
+) -> dict[int, StoreOutcome]:
+    sizes = [item.blob.size for item in kept]
+    refused = await refuse_beyond(tx, services.settings.limits, tx.actor.user_id, project_id, sizes)
+    done = {id(kept[position]): kept[position].outcome("refused", problem) for position, problem in refused.items()}
+    return done | await _write_rows(tx, project_id, [item for item in kept if id(item) not in done])
 
 
 async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[Kept]) -> dict[int, StoreOutcome]:
@@ -218,7 +267,7 @@ async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[Kept]) -> dict[i
     for study_instance_uid in sorted(by_study):  # one order for everyone: no deadlock between senders
         items = by_study[study_instance_uid]
         study_id, is_new = await _study_row(tx, project_id, items[0].parsed)
-        written = await _write_study(tx, project_id, study_id, items, is_new=is_new)
+        written = await _write_study(tx, project_id, study_id, items, is_new=is_new, charged=True)
         outcomes |= written
         if all(outcome.state == "refused" for outcome in written.values()):
             await tx.execute("delete from studies where id = $1 and instance_count = 0", study_id)
@@ -229,15 +278,18 @@ async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[Kept]) -> dict[i
 
 
 async def _write_study(
-    tx: WriteTx, project_id: UUID, study_id: int, items: list[Kept], *, is_new: bool
+    tx: WriteTx, project_id: UUID, study_id: int, items: list[Kept], *, is_new: bool, charged: bool
 ) -> dict[int, StoreOutcome]:
+    """`charged`: the instances count for their sender and the project; what we make ourselves does not."""
     outcomes: dict[int, StoreOutcome] = {}
     by_series: dict[str, list[Kept]] = {}
     for item in items:
         by_series.setdefault(item.parsed.series_instance_uid, []).append(item)
     recount = is_new
     for series_instance_uid in sorted(by_series):
-        written, series_is_new = await _write_series(tx, study_id, by_series[series_instance_uid])
+        written, series_is_new = await _write_series(
+            tx, study_id, by_series[series_instance_uid], project_id if charged else None
+        )
         outcomes |= written
         recount |= series_is_new
     stored = sum(outcome.state == "stored" for outcome in outcomes.values())
@@ -256,10 +308,12 @@ async def _write_study(
     return outcomes
 
 
-async def _write_series(tx: WriteTx, study_id: int, members: list[Kept]) -> tuple[dict[int, StoreOutcome], bool]:
+async def _write_series(
+    tx: WriteTx, study_id: int, members: list[Kept], charged_project_id: UUID | None
+) -> tuple[dict[int, StoreOutcome], bool]:
     """The outcomes, and whether the series was made just now."""
     series_id, is_new = await _series_row(tx, study_id, members[0].parsed)
-    outcomes = await _instance_rows(tx, study_id, series_id, members)
+    outcomes = await _instance_rows(tx, study_id, series_id, members, charged_project_id)
     sizes = [item.blob.size for item in members if outcomes[id(item)].state == "stored"]
     if sizes:
         await tx.execute(_COUNT_MORE, series_id, study_id, len(sizes), sum(sizes))
@@ -333,13 +387,13 @@ _KEPT_TYPES = {**_INSTANCE_TYPES, "blob_address": "text", "blob_size": "bigint",
 # One statement for the rows of a series' new instances: a round trip for each would be most of the time of a store.
 _INSERT_INSTANCES = f"""
 with kept as (
-  select * from unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_KEPT_TYPES.values(), 3))})
+  select * from unnest({", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_KEPT_TYPES.values(), 5))})
     with ordinality as t ({", ".join(_KEPT_TYPES)}, ordinality)
 ), held as (
   insert into blobs (address, size) select distinct blob_address, blob_size from kept order by 1 on conflict do nothing
 ), made as (
-  insert into instances (study_id, series_id, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)})
-  select $1::bigint, $2::bigint, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)} from kept order by ordinality
+  insert into instances (study_id, series_id, charged_user_id, charged_project_id, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)})
+  select $1::bigint, $2::bigint, $3::uuid, $4::uuid, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)} from kept order by ordinality
   on conflict (sop_instance_uid, study_id) do nothing returning id, sop_instance_uid, blob_address
 ), headers as (
   insert into instance_headers (instance_id, header, frames)
@@ -349,7 +403,9 @@ with kept as (
 select sop_instance_uid, blob_address, id from made"""
 
 
-async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: list[Kept]) -> dict[int, StoreOutcome]:
+async def _instance_rows(
+    tx: WriteTx, study_id: int, series_id: int, members: list[Kept], charged_project_id: UUID | None
+) -> dict[int, StoreOutcome]:
     rows = [
         {
             **item.parsed.instance_columns,
@@ -362,7 +418,8 @@ async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: li
     ]
     assert rows[0].keys() == _KEPT_TYPES.keys(), "a column that parsing gives has no type above"
     columns = [[row[name] for row in rows] for name in _KEPT_TYPES]
-    made = await tx.fetch(_INSERT_INSTANCES, study_id, series_id, *columns)
+    user_id = tx.actor.user_id if charged_project_id is not None else None
+    made = await tx.fetch(_INSERT_INSTANCES, study_id, series_id, user_id, charged_project_id, *columns)
     new = {(row["sop_instance_uid"], row["blob_address"]): row["id"] for row in made}
     outcomes: dict[int, StoreOutcome] = {}
     rest: list[Kept] = []

@@ -4,6 +4,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from annotomy.blobs.filesystem import FilesystemBlobStore
+from annotomy.blobs.sigv4 import Credentials
+from annotomy.blobs.staging import S3Staging
 from annotomy.ports import BlobStore
 from annotomy.settings import Settings
 
@@ -23,3 +25,14 @@ def blob_store(settings: Settings) -> BlobStore:
 
         return ObjectBlobStore.from_url(url)
     raise ValueError("ANNOTOMY_BLOBS_URL takes file:///..., s3://..., gs://... or az://...")
+
+
+def staging(settings: Settings) -> S3Staging | None:
+    """Where clients may send parts directly: an S3 store whose keys we have, since addresses are signed with them."""
+    keys = settings.object_store
+    if settings.blobs_url is None or urlsplit(settings.blobs_url).scheme != "s3":
+        return None
+    if keys.access_key_id is None or keys.secret_access_key is None:
+        return None
+    credentials = Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
+    return S3Staging.from_url(settings.blobs_url, credentials)

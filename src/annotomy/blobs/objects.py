@@ -38,6 +38,7 @@ class ObjectBlobStore:
         """
         parts = urlsplit(url)
         config: dict[str, str] = dict(parse_qsl(parts.query))
+        config.pop("public_endpoint", None)  # for the addresses that clients get (staging.py)
         plain: Any = urlunsplit(parts._replace(query=""))
         options: Any = {"timeout": REQUEST_TIMEOUT}
         if config.get("endpoint", "").startswith("http://"):

@@ -14,10 +14,12 @@ from litestar.params import FromPath, QueryParameter
 
 from annotomy.actor import Actor
 from annotomy.archive.errors import StoreRefused
+from annotomy.archive.quotas import refuse_beyond
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.dicom.multipart import MultipartError, boundary_of, read_parts
 from annotomy.dicomweb.stow_metadata import METADATA_TYPES, asked_type, files_of
 from annotomy.errors import BadRequest, NotFound, TooLarge, Unsupported
+from annotomy.projects.service import project_for_store
 from annotomy.services import Services
 
 IN_MEMORY_BYTES = 16 << 20
@@ -84,6 +86,11 @@ async def _store(
     announced = request.headers.get("content-length", "0")
     if not (announced.isascii() and announced.isdigit() and len(announced) <= 18 and int(announced) <= limit):
         raise TooLarge("The request is over the limit.", limit_bytes=limit)
+    async with services.db.write(actor) as tx:  # before a byte is read
+        project = await project_for_store(tx, actor, project_id)
+        over = await refuse_beyond(tx, services.settings.limits, actor.user_id, project, [max(1, int(announced))])
+    if over:
+        raise over[0]
     apart: list[StoreOutcome] = []
     try:
         incoming = _incoming(request, services, boundary_of(content_type))

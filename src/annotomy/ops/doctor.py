@@ -77,7 +77,7 @@ def effective_settings(settings: Settings) -> Iterator[tuple[str, str]]:
 def _masked(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if any(word in name for word in ("password", "secret", "key")):
+    if any(word in name for word in ("password", "secret", "key", "token")):
         return "***"
     text = str(value)
     parts = urlsplit(text) if "://" in text else None

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,21 @@ def connection_options(command: Any) -> Any:
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--project", required=True, help="Name (or id) of the project; made when you have none of this name.")
+@click.option("--watch", is_flag=True, help="Stay, and bring in what appears in the folders, until interrupted.")
 @connection_options
 def import_command(
-    paths: tuple[Path, ...], project: str, url: str | None, api_key: str | None, username: str | None
+    paths: tuple[Path, ...], project: str, watch: bool, url: str | None, api_key: str | None, username: str | None
 ) -> None:
     """Bring files, folders and archives (DICOM, NIfTI, ZIP, tar) into a project of the running server.
 
     Standard output gets a line for each file: its state, its path and the reason, separated by tabs. The state is
     stored, already (the same bytes were there), refused, or skipped (found in a folder and no medical image). Progress
     and the summary go to standard error. The exit status is 0 when nothing was refused, else 1.
+
+    Broken off and begun again, it goes on where it stood: what is there is not sent a second time.
     """
     from annotomy.transfer.connection import TransferError, connect
-    from annotomy.transfer.import_files import FileResult, import_paths, project_named
+    from annotomy.transfer.import_files import FileResult, import_paths, project_named, watch_paths
 
     progress = _Progress()
 
@@ -50,6 +54,10 @@ def import_command(
     try:
         with connect(Settings.from_environment(), url=url, api_key=api_key, username=username) as client:
             project_id = project_named(client, project, told=progress.line)
+            if watch:
+                with suppress(KeyboardInterrupt):
+                    watch_paths(client, list(paths), project_id=project_id, told=told, progress=progress.show)
+                return
             report = import_paths(client, list(paths), project_id=project_id, told=told, progress=progress.show)
     except TransferError as error:
         raise click.ClickException(str(error)) from error

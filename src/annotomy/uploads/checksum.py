@@ -14,7 +14,7 @@ CHECKSUMS = ("sha256", "sha1", "crc32c", "blake3")
 
 
 class Checksum:
-    """What the client said the chunk hashes to. `update` runs in a thread."""
+    """What the client said the chunk hashes to."""
 
     def __init__(self, header: str) -> None:
         name, _, encoded = header.strip().partition(" ")
@@ -24,11 +24,13 @@ class Checksum:
             self._expected = base64.b64decode(encoded, validate=True)
         except binascii.Error:
             raise BadRequest("Upload-Checksum takes a digest in base64.") from None
-        self._name = name
+        self.of_pieces = name == "crc32c"
+        """It takes `bytes` alone and keeps the interpreter to itself, but costs 10 us for each piece of 64 KiB: less than
+        the copy that a thread would need. The others cost ten times as much, and let other threads run."""
         self._hash: Any = _new(name)
 
     def update(self, data: bytes | memoryview, /) -> None:
-        self._hash.update(bytes(data) if self._name == "crc32c" else data)
+        self._hash.update(data)
 
     def matches(self) -> bool:
         return self._hash.digest() == self._expected

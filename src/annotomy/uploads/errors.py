@@ -147,12 +147,34 @@ class MediaFileMissing(Problem):
     status = 404
 
 
-class QuotaExceeded(Problem):
-    """The user or project may bring in no more: `quota` says which limit, `used` and `limit` how it stands.
+class SentInParts(Problem):
+    """A direct upload takes numbered parts at signed addresses, and no chunks of a resumable protocol."""
 
-    Wait for open uploads to end or give them up (in_flight_bytes, open_uploads), or ask an administrator for more.
-    """
+    slug = "sent-in-parts"
+    title = "The upload takes numbered parts"
+    status = 409
 
-    slug = "quota-exceeded"
-    title = "The quota is used up"
-    status = 413
+
+class NotDirect(Problem):
+    """The upload takes no parts: it was created by tus or the IETF draft, or it is complete already."""
+
+    slug = "not-direct"
+    title = "The upload takes no parts"
+    status = 409
+
+
+class ObjectStoreUnavailable(Problem):
+    """The object store behind this server does not answer as it should. What has arrived is kept; try again soon."""
+
+    slug = "object-store-unavailable"
+    title = "The object store does not answer"
+    status = 503
+
+
+class NotTakenIn(Problem):
+    """The upload arrived, and taking it in came to no end: the object store failed for long, say, or its owner lost the right
+    to store. Nothing was wrong with the file: send it again."""
+
+    slug = "not-taken-in"
+    title = "The upload could not be taken in"
+    status = 500

@@ -12,12 +12,14 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from blake3 import blake3
 
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.errors import Problem
 from annotomy.jobs.handlers import HandlerSpec, JobContext
 from annotomy.services import Services
 from annotomy.uploads.announced import Announcement
+from annotomy.uploads.claims import within_quota
 from annotomy.uploads.derived import Taken, Takers, take_derived
 from annotomy.uploads.errors import ContentMismatch, UploadGone
 from annotomy.uploads.ingest import IngestUpload, kind_of, members, next_member
@@ -25,7 +27,7 @@ from annotomy.uploads.manifests import Ended, announced_files, book_files
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import PROGRESS_S, tell, tell_files
-from annotomy.uploads.quotas import book_stored, within_quota
+from annotomy.uploads.staged import drop_staged, fetch_staged
 from annotomy.uploads.unfold import Unfolding
 
 COPY_BYTES = 4 << 20
@@ -34,7 +36,8 @@ COPY_BYTES = 4 << 20
 async def ingest_upload(services: Services, job: IngestUpload, context: JobContext, *, takers: Takers) -> None:
     async with services.db.read(context.asker) as tx:
         upload = await tx.fetchrow(
-            "select project_id, filename, relative_path, sha256, state, parts, length, manifest_id, geometry from uploads where id = $1",
+            "select project_id, filename, relative_path, sha256, blake3, state, parts, length, manifest_id,"
+            " geometry, direct from uploads where id = $1",
             job.upload_id,
         )
     if upload is None or upload["state"] in ("stored", "failed"):
@@ -50,7 +53,9 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         if upload["parts"]:
             sources = [part_file(services, part) for part in upload["parts"]]
             await asyncio.to_thread(_assemble, path, sources, upload["length"])
-        await _verify(path, upload["sha256"])
+        if upload["direct"] == "s3":
+            await fetch_staged(services, job.upload_id, path, upload["length"])
+        await asyncio.to_thread(_verify, path, upload["sha256"], upload["blake3"])
         if announcement is not None:
             await asyncio.to_thread(announcement.verify_own, path)
         async with services.db.write(context.asker) as tx:
@@ -64,8 +69,9 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
         unfolding = Unfolding(path, salt=str(upload["project_id"]), filename=filename, form=form)
         over: list[StoreOutcome] = []
         source = within_quota(services, context.asker, job.upload_id, unfolding.unfold(source), over)
-        source = _counted(services, job, context, source)
-        outcomes += await store_instances(services, context.asker, upload["project_id"], source)
+        outcomes += await store_instances(
+            services, context.asker, upload["project_id"], source, told=_Telling(services, job, context), claimed=True
+        )
         outcomes += [*unfolding.told, *over]
     except Problem as error:
         problem = error
@@ -80,19 +86,42 @@ async def ingest_upload(services: Services, job: IngestUpload, context: JobConte
     await _book(services, job, context, taken, problem, upload["manifest_id"], ended)
     for used in (job.upload_id, *upload["parts"]):
         remove(part_file(services, used))
+    if upload["direct"] == "s3":
+        await drop_staged(services, job.upload_id)
 
 
-async def _counted(
-    services: Services, job: IngestUpload, context: JobContext, source: AsyncIterator[Incoming]
-) -> AsyncIterator[Incoming]:
-    told, count = time.monotonic(), 0
-    async for file in source:
-        yield file
-        count += 1
-        if time.monotonic() - told >= PROGRESS_S:
-            async with services.db.write(context.asker) as tx:
-                await tell_files(tx, job.upload_id, count)
-            told = time.monotonic()
+class _Telling:
+    """Writes down what became of files while others are still being stored, so that polling and events tell of each."""
+
+    def __init__(self, services: Services, job: IngestUpload, context: JobContext) -> None:
+        self._services, self._job, self._context = services, job, context
+        self._at, self._written = time.monotonic(), 0
+
+    async def __call__(self, outcomes: list[StoreOutcome]) -> None:
+        if time.monotonic() - self._at < PROGRESS_S:
+            return
+        stored = sum(one.size for one in outcomes if one.state == "stored")
+        rows = [_file_row(self._job.upload_id, n, outcomes[n], None) for n in range(self._written, len(outcomes))]
+        async with self._services.db.write(self._context.asker) as tx:
+            await tx.executemany(_WRITE_FILE, rows)
+            await tx.execute("update uploads set stored_bytes = $2 where id = $1", self._job.upload_id, stored)
+            await tell_files(tx, self._job.upload_id, len(outcomes))
+        self._at, self._written = time.monotonic(), len(outcomes)
+
+
+_WRITE_FILE = (
+    "insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (upload_id, ordinal) do update"
+    " set path = excluded.path, state = excluded.state, study_instance_uid = excluded.study_instance_uid,"
+    " series_instance_uid = excluded.series_instance_uid, sop_instance_uid = excluded.sop_instance_uid,"
+    " problem = excluded.problem"
+)
+
+
+def _file_row(upload_id: UUID, number: int, o: StoreOutcome, made: dict[str, Any] | None) -> tuple[Any, ...]:
+    return (
+        upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
+        o.sop_instance_uid or None, o.problem.to_json() if o.problem else None, made,
+    )  # fmt: skip
 
 
 async def _announcement(services: Services, context: JobContext, upload: Any) -> Announcement | None:
@@ -121,11 +150,13 @@ def _assemble(path: Path, sources: list[Path], length: int) -> None:
             raise UploadGone("A part of the upload has changed.")
 
 
-async def _verify(path: Path, sha256: str | None) -> None:
+def _verify(path: Path, sha256: str | None, blake3_hex: str | None) -> None:
+    if blake3_hex is not None and blake3().update_mmap(path).hexdigest() != blake3_hex:
+        raise ContentMismatch("The file does not hash to the blake3 that was announced.")
     if sha256 is None:
         return
     with path.open("rb") as file:
-        found = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
+        found = hashlib.file_digest(file, "sha256")
     if found.hexdigest() != sha256.lower():
         raise ContentMismatch("The file does not hash to the sha256 that was announced.")
 
@@ -161,25 +192,15 @@ async def _book(
 ) -> None:
     outcomes = taken.outcomes
     studies = sorted({o.study_instance_uid for o in outcomes if o.study_instance_uid and o.state != "refused"})
-    rows = [
-        (
-            job.upload_id, number, o.name[:1024], o.state, o.study_instance_uid or None, o.series_instance_uid or None,
-            o.sop_instance_uid or None, o.problem.to_json() if o.problem else None, taken.made.get(o.sop_instance_uid),
-        )
-        for number, o in enumerate(outcomes)
-    ]  # fmt: skip
+    rows = [_file_row(job.upload_id, n, one, taken.made.get(one.sop_instance_uid)) for n, one in enumerate(outcomes)]
     async with services.db.write(context.asker) as tx:
         await tx.execute("delete from upload_files where upload_id = $1", job.upload_id)
-        await tx.executemany("insert into upload_files values ($1, $2, $3, $4, $5, $6, $7, $8, $9)", rows)
-        row = await tx.fetchrow(
-            "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1"
-            " returning owner_id, project_id",
+        await tx.executemany(_WRITE_FILE, rows)
+        await tx.execute(
+            "update uploads set state = $2, problem = $3, study_instance_uids = $4, files_done = $5, finished_at = now() where id = $1",
             job.upload_id, "failed" if problem else "stored", problem.to_json() if problem else None, studies,
             len(rows),
         )  # fmt: skip
-        if row is not None:
-            new_bytes = sum(one.size for one in outcomes if one.state == "stored")
-            await book_stored(tx, row["owner_id"], row["project_id"], new_bytes)
         if manifest_id is not None:
             await book_files(tx, manifest_id, ended)
         await tx.execute(

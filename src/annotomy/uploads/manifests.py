@@ -53,6 +53,11 @@ class ManifestFileState(msgspec.Struct, frozen=True):
     study_instance_uid: str | None
     sop_instance_uid: str | None
     problem: dict[str, Any] | None
+    size: int
+    upload_id: UUID | None
+    """The newest upload of this one file, where there is one; files of a pack share theirs and have none here."""
+    upload_state: str | None
+    offset: int | None
 
 
 async def create_manifest(tx: WriteTx, actor: Actor, project_id: UUID | None, files: list[ManifestFile]) -> Manifest:
@@ -121,8 +126,11 @@ async def list_files(tx: ReadTx, manifest_id: UUID, *, after: int, limit: int) -
     """With their ordinals, which are the positions of the list."""
     await project_of_manifest(tx, manifest_id)
     rows = await tx.fetch(
-        "select ordinal, path, state, study_instance_uid, sop_instance_uid, problem from study_manifest_files"
-        " where manifest_id = $1 and ordinal > $2 order by ordinal limit $3",
+        "select f.ordinal, f.path, f.state, f.study_instance_uid, f.sop_instance_uid, f.problem, f.size,"
+        ' u.id as upload_id, u.state as upload_state, u.received as "offset" from study_manifest_files f'
+        " left join lateral (select id, state, received from uploads where manifest_id = f.manifest_id"
+        " and md5(coalesce(nullif(relative_path, ''), filename)) = md5(f.path) order by created_at desc limit 1) u on true"
+        " where f.manifest_id = $1 and f.ordinal > $2 order by f.ordinal limit $3",
         manifest_id, after, limit,
     )  # fmt: skip
     return [

@@ -20,14 +20,23 @@ from annotomy.uploads.errors import UploadBusy
 
 BLOCK_BYTES = 4096
 """O_DIRECT wants addresses, lengths and offsets in multiples of the device's logical block."""
-BUFFER_BYTES = 4 << 20
+BUFFER_BYTES = 2 << 20
 """Two of these belong to each chunk in flight: large enough for the disk, small enough for ten uploads at once."""
+SPARE_BUFFERS = 8
+"""Kept for the next chunks: memory from the kernel costs a page fault for each 4 KiB, about as much as the copy into it."""
 HANDOVER_WAIT_S = 5.0
 """How long a newer connection waits for the older one to keep what it has and let go."""
 HANDOVER_POLL_S = 0.05
 
 
+_spare: list[mmap.mmap] = []
+"""Of this process; only the event loop's thread takes and gives."""
+
+
 class Digest(Protocol):
+    of_pieces: bool
+    """Whether it is fed the pieces as they come, on the event loop, instead of whole buffers in a thread."""
+
     def update(self, data: bytes | memoryview, /) -> object: ...
 
 
@@ -94,6 +103,41 @@ async def _lock(descriptor: int, path: Path) -> None:
     wanted.unlink(missing_ok=True)
 
 
+@contextlib.asynccontextmanager
+async def held_by_parts(path: Path) -> AsyncGenerator[int]:
+    """The descriptor for one of several writers, each of whom writes where no other does. Raises UploadBusy, KeyError."""
+    async with _held(path, fcntl.LOCK_SH) as descriptor:
+        yield descriptor
+
+
+@contextlib.asynccontextmanager
+async def held_whole(path: Path) -> AsyncGenerator[int]:
+    """The descriptor when no part is being written, and none begins. Raises UploadBusy, KeyError."""
+    async with _held(path, fcntl.LOCK_EX) as descriptor:
+        yield descriptor
+
+
+@contextlib.asynccontextmanager
+async def _held(path: Path, how: int) -> AsyncGenerator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise KeyError(path.name) from None
+    try:
+        deadline = asyncio.get_running_loop().time() + HANDOVER_WAIT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise UploadBusy("Another connection is writing to this upload.") from None
+                await asyncio.sleep(HANDOVER_POLL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def is_wanted(path: Path) -> bool:
     """Whether a newer connection waits for this part file."""
     return _wanted(path).exists()
@@ -110,7 +154,7 @@ class PartWriter:
         self._descriptor = descriptor
         self._digest = digest
         self._direct = _open_direct(path) if offset % BLOCK_BYTES == 0 else None
-        self._buffers = [mmap.mmap(-1, BUFFER_BYTES), mmap.mmap(-1, BUFFER_BYTES)]
+        self._buffers = [_spare.pop() if _spare else mmap.mmap(-1, BUFFER_BYTES) for _ in range(2)]
         self._filled = 0
         self._offset = offset
         self._in_flight: asyncio.Future[None] | None = None
@@ -121,6 +165,8 @@ class PartWriter:
         return self._offset + self._filled
 
     async def add(self, piece: bytes) -> None:
+        if self._digest is not None and self._digest.of_pieces:
+            self._digest.update(piece)
         view = memoryview(piece)
         while view:
             room = min(len(view), BUFFER_BYTES - self._filled)
@@ -145,7 +191,10 @@ class PartWriter:
         if self._direct is not None:
             os.close(self._direct)
         for buffer in self._buffers:
-            buffer.close()
+            if len(_spare) < SPARE_BUFFERS:
+                _spare.append(buffer)
+            else:
+                buffer.close()
 
     async def _send(self) -> None:
         await self._settle()  # one write at a time, so that the digest sees the bytes in order
@@ -167,7 +216,7 @@ class PartWriter:
                 _write_all(self._direct, whole[:aligned], offset)
             if aligned < length:
                 _write_all(self._descriptor, whole[aligned:length], offset + aligned)
-            if self._digest is not None:
+            if self._digest is not None and not self._digest.of_pieces:
                 self._digest.update(whole[:length])
 
 

@@ -18,11 +18,13 @@ COLUMNS: Final = 'state, received as "offset", length, bytes_per_second, files_d
 
 async def tell(tx: WriteTx, event_type: str, upload_id: UUID, **more: Any) -> None:
     """An event with the upload as it stands in this transaction."""
-    row = await tx.fetchrow(f"select project_id, {COLUMNS} from uploads where id = $1", upload_id)
+    row = await tx.fetchrow(f"select project_id, manifest_id, {COLUMNS} from uploads where id = $1", upload_id)
     if row is None:
         return
     data = dict(row)
-    project_id = data.pop("project_id")
+    project_id, manifest_id = data.pop("project_id"), data.pop("manifest_id")
+    if manifest_id is not None:
+        data["manifest_id"] = str(manifest_id)
     event = Event(
         type=event_type, object_kind="upload", object_id=str(upload_id), project_id=project_id, data=data | more
     )

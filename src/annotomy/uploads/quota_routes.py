@@ -9,9 +9,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from annotomy.actor import Actor
+from annotomy.archive.quotas import Quota, Usage, set_quota, usage_of
 from annotomy.projects.access import Permission, require_global, require_member
 from annotomy.services import Services
-from annotomy.uploads.quotas import Quota, Usage, set_quota, usage_of
 
 Limit = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
 

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from annotomy.actor import Actor
+from annotomy.archive.quotas import require_quota
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, Problem, TooLarge
@@ -28,6 +29,7 @@ from annotomy.uploads.errors import (
     ConnectionBroken,
     DiskFull,
     OffsetMismatch,
+    SentInParts,
     TooSlow,
     UploadBusy,
     UploadGone,
@@ -39,7 +41,7 @@ from annotomy.uploads.manifests import project_of_manifest
 from annotomy.uploads.part_file import PartWriter, is_wanted, make_durably, part_file, remove, sole_writer
 from annotomy.uploads.pictures import GeometryForm
 from annotomy.uploads.progress import tell, tell_bytes
-from annotomy.uploads.quotas import require_quota
+from annotomy.uploads.staged import drop_staged
 
 LIFETIME = timedelta(days=7)
 """An upload to which nothing was added for so long is removed."""
@@ -52,9 +54,7 @@ FREE_BYTES = 1 << 30
 MAX_PARTS = 1000
 """Partial uploads of one concatenation."""
 
-_COLUMNS = (
-    "id, owner_id, project_id, filename, length, received, claimed_bytes, state, concat, parts, job_id, expires_at"
-)
+_COLUMNS = "id, owner_id, project_id, filename, length, received, claimed_bytes, state, concat, parts, direct, job_id, expires_at"
 
 
 async def create_upload(
@@ -74,13 +74,13 @@ async def create_upload(
 
     Raises TooLarge and DiskFull before any byte is sent, NotFound or Forbidden when the actor may not store there.
     """
-    _require_room(services, length or 0)
+    require_room(services, length or 0)
     upload_id = new_id()
     path = part_file(services, upload_id)
     await asyncio.to_thread(make_durably, path)
     try:
         async with services.db.write(actor) as tx:
-            project = await _project(tx, actor, project_id, manifest_id)
+            project = await project_of_upload(tx, actor, project_id, manifest_id)
             await require_quota(tx, services.settings.limits, actor.user_id, project, length or 0, opens=1)
             await tx.execute(
                 "insert into uploads (id, owner_id, project_id, filename, relative_path, length, sha256, concat, manifest_id,"
@@ -90,7 +90,7 @@ async def create_upload(
                 msgspec.to_builtins(geometry),
             )  # fmt: skip
             if length == 0 and not partial:
-                await _hand_over(tx, upload_id, project)
+                await hand_over(tx, upload_id, project)
     except BaseException:
         remove(path)
         raise
@@ -118,8 +118,8 @@ async def concatenate(
         if any(row["concat"] != "partial" or row["received"] != row["length"] for row in rows.values()):
             raise UploadIncomplete("Each upload that is named must be a complete partial upload.")
         length = sum(rows[part]["length"] for part in parts)
-        _require_room(services, length)
-        project = await _project(tx, actor, project_id, manifest_id)
+        require_room(services, length)
+        project = await project_of_upload(tx, actor, project_id, manifest_id)
         await tx.execute(
             "insert into uploads (id, owner_id, project_id, filename, relative_path, length, received, sha256, concat, parts,"
             " manifest_id, expires_at, geometry, claimed_bytes)"
@@ -127,11 +127,11 @@ async def concatenate(
             upload_id, actor.user_id, project, filename[:255], relative_path[:1024], length, sha256, parts, manifest_id,
             services.clock.now() + LIFETIME, msgspec.to_builtins(geometry),
         )  # fmt: skip
-        await _hand_over(tx, upload_id, project)
+        await hand_over(tx, upload_id, project)
     return upload_id
 
 
-async def _project(tx: WriteTx, actor: Actor, project_id: UUID | None, manifest_id: UUID | None) -> UUID:
+async def project_of_upload(tx: WriteTx, actor: Actor, project_id: UUID | None, manifest_id: UUID | None) -> UUID:
     """A manifest's uploads go where the manifest goes."""
     if manifest_id is not None:
         project_id = await project_of_manifest(tx, manifest_id)
@@ -178,9 +178,12 @@ async def receive_chunk(
         async with sole_writer(path) as descriptor:
             async with services.db.read(actor) as tx:
                 upload = await get_upload(tx, upload_id)
+            if upload["direct"] is not None:
+                raise SentInParts("The upload takes numbered parts, at the addresses that it gives.")
             if upload["state"] != "receiving" or offset != upload["received"]:
                 raise OffsetMismatch("The upload stands elsewhere.", offset=upload["received"])
             known = _told_length(upload, length, services.settings.limits.upload_bytes)
+            require_free(services, announced or 0)
             limit = known or services.settings.limits.upload_bytes
             if announced is not None and offset + announced > limit:
                 raise TooLarge("The chunk goes beyond the upload's length.", limit_bytes=limit)
@@ -279,10 +282,10 @@ async def _book(services: Services, actor: Actor, upload: Any, position: int, le
             raise UploadGone("The upload was given up meanwhile.")
         await tell_bytes(tx, upload["id"], services.clock.now())
         if position == length and upload["concat"] is None:
-            await _hand_over(tx, upload["id"], upload["project_id"])
+            await hand_over(tx, upload["id"], upload["project_id"])
 
 
-async def _hand_over(tx: WriteTx, upload_id: UUID, project_id: UUID) -> None:
+async def hand_over(tx: WriteTx, upload_id: UUID, project_id: UUID) -> None:
     """The last byte's transaction enqueues what happens next."""
     job_id = await enqueue(tx, IngestUpload(upload_id=upload_id), project_id=project_id)
     await tx.execute("update uploads set state = 'verifying', job_id = $2 where id = $1", upload_id, job_id)
@@ -294,14 +297,21 @@ async def terminate_upload(services: Services, actor: Actor, upload_id: UUID) ->
         upload = await get_upload(tx, upload_id)
         if upload["state"] in ("verifying", "ingesting"):
             raise UploadBusy("The upload is being taken in.")
-        await tx.execute("delete from uploads where id = $1", upload_id)
+        multipart_id = await tx.fetchval("delete from uploads where id = $1 returning multipart_id", upload_id)
     remove(part_file(services, upload_id))
+    if multipart_id is not None:
+        await drop_staged(services, upload_id, multipart_id)
 
 
-def _require_room(services: Services, length: int) -> None:
+def require_room(services: Services, length: int) -> None:
     limit = services.settings.limits.upload_bytes
     if length > limit:
         raise TooLarge("The upload is over the limit.", limit_bytes=limit)
+    require_free(services, length)
+
+
+def require_free(services: Services, more: int) -> None:
+    """Before `more` bytes are read. Raises DiskFull: uploads end where the database would begin to suffer."""
     services.settings.data_dir.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(services.settings.data_dir).free < length + FREE_BYTES:
-        raise DiskFull("The server has no room for an upload of this length.")
+    if shutil.disk_usage(services.settings.data_dir).free < more + FREE_BYTES:
+        raise DiskFull("The server has no room for so many bytes.")

@@ -7,7 +7,7 @@ import base64
 import binascii
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -45,6 +45,9 @@ _RECEIVES = {
 }  # fmt: skip
 
 
+State = Literal["receiving", "verifying", "ingesting", "stored", "failed"]
+
+
 class UploadFile(msgspec.Struct, frozen=True):
     path: str
     state: str
@@ -61,7 +64,14 @@ class Upload(msgspec.Struct, frozen=True):
     id: UUID
     state: str
     filename: str
+    relative_path: str
     project_id: UUID
+    manifest_id: UUID | None
+    sha256: str | None
+    blake3: str | None
+    """What the whole was announced to hash to: by these a client that starts again finds its own uploads."""
+    direct: str | None
+    """Of a direct upload, where its parts go: `s3` or `server`."""
     offset: int
     length: int | None
     """Null until the client tells it."""
@@ -230,7 +240,9 @@ async def get_upload(
             row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
             assert row is not None
             shown = Upload(**dict(row), files=[])
-            return msgspec.structs.replace(shown, filename="", study_instance_uids=[], problem=None)
+            return msgspec.structs.replace(
+                shown, filename="", relative_path="", sha256=None, blake3=None, study_instance_uids=[], problem=None
+            )
         await receive.get_upload(tx, upload_id)
         row = await tx.fetchrow(f"{_SELECT} where id = $1", upload_id)
         files = await tx.fetch(
@@ -248,24 +260,29 @@ async def list_uploads(
     services: NamedDependency[Services],
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     cursor: Annotated[str | None, QueryParameter()] = None,
+    upload_state: Annotated[State | None, QueryParameter(name="state")] = None,
+    manifest_id: Annotated[UUID | None, QueryParameter()] = None,
 ) -> Page[Upload]:
-    """One's uploads, newest first, without their files."""
+    """One's uploads, newest first, without their files; of one state, or for one manifest."""
     after = decode_cursor(cursor, (datetime, UUID)) if cursor else (None, None)
     async with services.db.read(actor) as tx:
-        rows = await tx.fetch(
-            f"{_SELECT} where owner_id = $1 and {key_reaches('project_id')} and ($2::timestamptz is null or (created_at, id) < ($2, $3::uuid))"
-            " order by created_at desc, id desc limit $4",
-            actor.user_id, *after, limit + 1,
-        )  # fmt: skip
-        total = await tx.fetchval(
-            f"select count(*) from uploads where owner_id = $1 and {key_reaches('project_id')}", actor.user_id
+        mine = (
+            f"owner_id = $1 and {key_reaches('project_id')} and ($2::text is null or state = $2)"
+            " and ($3::uuid is null or manifest_id = $3)"
         )
+        asked = (actor.user_id, upload_state, manifest_id)
+        rows = await tx.fetch(
+            f"{_SELECT} where {mine} and ($4::timestamptz is null or (created_at, id) < ($4, $5::uuid))"
+            " order by created_at desc, id desc limit $6",
+            *asked, *after, limit + 1,
+        )  # fmt: skip
+        total = await tx.fetchval(f"select count(*) from uploads where {mine}", *asked)
     items = [Upload(**dict(row), files=[]) for row in rows[:limit]]
     following = encode_cursor(items[-1].created_at, items[-1].id) if len(rows) > limit else None
     return Page(items=items, next=following, total=total)
 
 
-_SELECT = f"select id, filename, project_id, {COLUMNS}, study_instance_uids, problem, job_id, created_at from uploads"
+_SELECT = f"select id, filename, relative_path, project_id, manifest_id, sha256, blake3, direct, {COLUMNS}, study_instance_uids, problem, job_id, created_at from uploads"
 
 
 async def _is_anothers(tx: ReadTx, actor: Actor, upload_id: UUID) -> bool:

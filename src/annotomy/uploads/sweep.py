@@ -2,42 +2,59 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import structlog
 
 from annotomy.actor import SYSTEM
+from annotomy.archive.quotas import fold_usage
 from annotomy.services import Services
-from annotomy.uploads.errors import UploadGone
+from annotomy.uploads.errors import NotTakenIn, UploadGone
 from annotomy.uploads.part_file import part_file, remove
 from annotomy.uploads.progress import tell
+from annotomy.uploads.staged import drop_staged, sweep_staged
 
 log = structlog.get_logger(__name__)
 
 YOUNG_S = 24 * 3600
-"""A part file is made before its row: only one of this age without a row was left by a crash."""
+"""A part file is made before its row, and no request or job writes a temporary file for so long: only one of this age was
+left by a crash."""
 BATCH = 500
 
 
 async def sweep_uploads(services: Services) -> int:
-    """Ends expired uploads, row first, then the bytes; removes old files without a row. Returns how many went."""
+    """Ends expired uploads and those whose job was given up, row first, then the bytes; removes old files without a row.
+    Returns how many went."""
     async with services.db.write(SYSTEM) as tx:
         rows = await tx.fetch(
             "update uploads set state = 'failed', problem = $2, finished_at = now() where id in (select id from uploads"
-            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id",
+            " where state = 'receiving' and expires_at < $1 limit $3 for update skip locked) returning id, multipart_id",
             services.clock.now(), UploadGone("Nothing came for the upload's lifetime.").to_json(), BATCH,
         )  # fmt: skip
         for row in rows:
             await tell(tx, "upload.expired", row["id"])
+        given_up = await tx.fetch(
+            "update uploads u set state = 'failed', problem = $1, finished_at = now() from jobs j where j.id = u.job_id"
+            " and j.state in ('failed', 'cancelled') and u.state in ('verifying', 'ingesting') returning u.id, u.multipart_id",
+            NotTakenIn("The server tried and came to no end.").to_json(),
+        )  # fmt: skip
+        for row in given_up:
+            await tell(tx, "upload.failed", row["id"])
+        rows += given_up
+        await fold_usage(tx)
     for row in rows:
         await asyncio.to_thread(remove, part_file(services, row["id"]))
-    orphans = await _orphans(services)
+        if row["multipart_id"] is not None:
+            await drop_staged(services, row["id"], row["multipart_id"])
+    staged = await sweep_staged(services, young=timedelta(seconds=YOUNG_S))
+    orphans = await _orphans(services) + await asyncio.to_thread(_old_files, services.settings.spool_dir)
     for path in orphans:
         await asyncio.to_thread(path.unlink, missing_ok=True)
-    if rows or orphans:
-        log.info("uploads.swept", expired=len(rows), orphans=len(orphans))
-    return len(rows) + len(orphans)
+    if rows or orphans or staged:
+        log.info("uploads.swept", expired=len(rows), orphans=len(orphans), staged=staged)
+    return len(rows) + len(orphans) + staged
 
 
 async def _orphans(services: Services) -> list[Path]:
@@ -56,7 +73,7 @@ def _old_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     youngest = time.time() - YOUNG_S
-    return [path for path in folder.iterdir() if path.stat().st_mtime < youngest]
+    return [path for path in folder.iterdir() if path.is_file() and path.stat().st_mtime < youngest]
 
 
 def _upload_of(path: Path) -> UUID | None:

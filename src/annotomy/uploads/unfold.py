@@ -18,7 +18,7 @@ from annotomy.dicom import metaimage, nrrd
 from annotomy.dicom.nifti import nifti_to_dicom
 from annotomy.dicom.volume_series import Told, VolumeError
 from annotomy.errors import BadRequest, Problem
-from annotomy.uploads.errors import GeometryMissing, MediaFileMissing, VolumeUnreadable
+from annotomy.uploads.errors import GeometryMissing, MediaFileMissing, UnsupportedFile, VolumeUnreadable
 from annotomy.uploads.media import comparable, is_media_directory, missing_files
 from annotomy.uploads.pictures import FORM_NAME, GeometryForm, form_of, in_order, stack_pixels, stack_to_dicom
 
@@ -27,6 +27,8 @@ MAX_WAITING_BYTES: Final = 8 << 30
 _HEAD_BYTES: Final = 64 << 10
 _DATA = re.compile(r"\.(raw|zraw|raw\.gz|bin|dat|img)$", re.IGNORECASE)
 """How the data of detached headers is called."""
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
+"""How ZIP, 7z and RAR begin; tar says what it is further on."""
 _SLICE = re.compile(r" slice \d+$")
 
 Kind = Literal["dicom", "nifti", "nrrd", "metaimage", "picture", "data", "form", "media"]
@@ -80,7 +82,9 @@ class Unfolding:
                 self._names.add(member.name)
                 head = await asyncio.to_thread(_head, member)
                 kind = kind_of_content(head, member.name)
-                if kind == "dicom":
+                if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+                    self._refuse(member.name, UnsupportedFile("An archive inside an archive is not opened: unpack it."))
+                elif kind == "dicom":
                     yield member
                 elif not self._may_wait(member):
                     self._refuse(

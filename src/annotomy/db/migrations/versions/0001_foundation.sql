@@ -474,6 +474,8 @@ create table instances (
   data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
+  charged_user_id uuid,                        -- for whose quotas its bytes count while it is there; null: for nobody's
+  charged_project_id uuid,
   created_at timestamptz not null default now(),
   unique (sop_instance_uid, study_id)
 );
@@ -589,12 +591,18 @@ create table uploads (
   relative_path text not null default '',
   manifest_id uuid references study_manifests on delete set null,
   length bigint,                               -- null while the client has not told it (tus creation-defer-length)
-  claimed_bytes bigint not null default 0,     -- what it may still add: its length, or what it unpacked to so far
+  claimed_bytes bigint not null default 0,     -- what it may add: its length, or what it unpacked to so far
+  stored_bytes bigint not null default 0,      -- of these, what was added so far
   received bigint not null default 0,          -- durable offset: what HEAD reports
   concat text check (concat in ('partial', 'final')), -- tus concatenation; null for an upload of its own
   parts uuid[] not null default '{}',          -- of a final upload: its partial ones, in order
   geometry jsonb,                              -- a geometry form for pictures, as the client sent it
-  sha256 text,                                 -- what the client said the whole file hashes to
+  sha256 text,                                 -- what the client said the whole file hashes to: one of the two
+  blake3 text,
+  direct text check (direct in ('server', 's3')), -- sent in numbered parts by signed addresses, to us or to the object store
+  part_bytes bigint,                           -- of a direct one: each part but the last has this size
+  part_secret bytea,                           -- signs the addresses of parts that come to us
+  multipart_id text,                           -- the object store's own name of it
   told_at timestamptz not null default now(),  -- when progress was told last, and at which offset
   told_bytes bigint not null default 0,
   bytes_per_second double precision,           -- between the last two times that it was told
@@ -607,6 +615,7 @@ create table uploads (
   expires_at timestamptz not null,
   finished_at timestamptz
 );
+create index uploads_of_manifest on uploads (manifest_id, md5(coalesce(nullif(relative_path, ''), filename))) where manifest_id is not null;
 create index uploads_open_of_owner on uploads (owner_id) where state in ('receiving', 'verifying', 'ingesting');
 create index uploads_open_of_project on uploads (project_id) where state in ('receiving', 'verifying', 'ingesting');
 create table upload_quotas (                   -- what an administrator allows; null: the default of the settings, 0: no limit
@@ -619,13 +628,40 @@ create table upload_quotas (                   -- what an administrator allows; 
   updated_at timestamptz not null default now(),
   primary key (subject, subject_id)
 );
-create table upload_usage (                    -- what uploads have added to the archive so far
+create table upload_usage_changes (            -- one line for what a statement stored or deleted: nobody waits for anybody to count
+  subject text not null,
+  subject_id uuid not null,
+  bytes bigint not null
+);
+create index upload_usage_changes_of_subject on upload_usage_changes (subject, subject_id);
+create function count_instances() returns trigger language plpgsql as $$
+begin
+  insert into upload_usage_changes (subject, subject_id, bytes)
+  select 'user', charged_user_id, case when tg_op = 'INSERT' then sum(blob_size) else -sum(blob_size) end
+  from changed where charged_user_id is not null group by 2
+  union all
+  select 'project', charged_project_id, case when tg_op = 'INSERT' then sum(blob_size) else -sum(blob_size) end
+  from changed where charged_project_id is not null group by 2;
+  return null;
+end $$;
+create trigger instances_come after insert on instances referencing new table as changed
+  for each statement execute function count_instances();
+create trigger instances_go after delete on instances referencing old table as changed
+  for each statement execute function count_instances();
+create table upload_usage (                    -- what is stored, without the changes above
   subject text not null check (subject in ('user', 'project')),
   subject_id uuid not null,
   stored_bytes bigint not null,
   primary key (subject, subject_id)
 );
 create index uploads_of_owner on uploads (owner_id, created_at desc, id desc);
+create table upload_parts (                    -- parts of direct uploads to us that are durable; the object store lists its own
+  upload_id uuid not null references uploads on delete cascade,
+  number integer not null,
+  size bigint not null,
+  etag text not null,
+  primary key (upload_id, number)
+);
 create table upload_files (
   upload_id uuid not null references uploads on delete cascade,
   ordinal integer not null,

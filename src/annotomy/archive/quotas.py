@@ -1,28 +1,23 @@
-"""How much a person and a project may bring in by uploads: bytes stored, bytes in flight, open uploads.
+"""How much a person and a project may bring in: bytes stored, bytes in flight, open uploads.
 
-Stored is what uploads have added to the archive so far; in flight is what open uploads may still add, told or unpacked.
+Stored is what they have added to the archive by uploads, STOW-RS and C-STORE and what is still there: the database counts
+each instance as it comes and goes. In flight is what open uploads (feature uploads) may still add, told or unpacked.
 Both together stay within the stored limit. Whoever raises one of them holds the subject's lock until the commit, so that
 uploads that are made at once cannot pass a limit together.
 """
 
-from collections.abc import AsyncIterator
 from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
 
 from annotomy.actor import Actor
-from annotomy.archive.store import Incoming, StoreOutcome
+from annotomy.archive.errors import QuotaExceeded
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import NotFound
 from annotomy.events import Event, emit
 from annotomy.projects.access import Permission, require_global
-from annotomy.services import Services
 from annotomy.settings import LimitSettings
-from annotomy.uploads.errors import QuotaExceeded
-
-CLAIM_BYTES: Final = 64 << 20
-"""An archive claims what it unpacks to in steps of this, each a short transaction."""
 
 Subject = Literal["user", "project"]
 SUBJECTS: Final[tuple[Subject, ...]] = ("user", "project")
@@ -50,16 +45,19 @@ class Usage(msgspec.Struct, frozen=True):
 async def usage_of(tx: ReadTx, limits: LimitSettings, subject: Subject, subject_id: UUID) -> Usage:
     # A final upload's own bytes are those of its parts, which are open until it is stored.
     row = await tx.fetchrow(
-        f"select coalesce(sum(case when concat = 'final' then claimed_bytes - length else claimed_bytes end), 0)::bigint"
-        f" as in_flight,"
+        "select coalesce(sum(greatest(0, claimed_bytes - stored_bytes - case when concat = 'final' then length else 0 end)), 0)"
+        "::bigint as in_flight,"
         f" count(*) as open from uploads where {_COLUMN[subject]} = $1 and {_OPEN}",
         subject_id,
     )
     stored = await tx.fetchval(
-        "select stored_bytes from upload_usage where subject = $1 and subject_id = $2", subject, subject_id
+        "select coalesce((select stored_bytes from upload_usage where subject = $1 and subject_id = $2), 0)"
+        " + coalesce((select sum(bytes) from upload_usage_changes where subject = $1 and subject_id = $2), 0)::bigint",
+        subject,
+        subject_id,
     )
     assert row is not None, "an aggregate has a row"
-    return Usage(stored or 0, row["in_flight"], row["open"], await _quota(tx, limits, subject, subject_id))
+    return Usage(stored, row["in_flight"], row["open"], await _quota(tx, limits, subject, subject_id))
 
 
 async def require_quota(
@@ -67,7 +65,7 @@ async def require_quota(
 ) -> None:
     """Before `more` bytes are claimed and `opens` uploads made in this transaction. Raises QuotaExceeded."""
     for subject, subject_id in zip(SUBJECTS, (owner_id, project_id), strict=True):
-        await tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"upload quota {subject_id}")
+        await _lock(tx, subject_id)
         usage = await usage_of(tx, limits, subject, subject_id)
         quota = usage.quota
         for name, used, added, limit in (
@@ -81,50 +79,43 @@ async def require_quota(
                 )
 
 
-async def within_quota(
-    services: Services, actor: Actor, upload_id: UUID, source: AsyncIterator[Incoming], refused: list[StoreOutcome]
-) -> AsyncIterator[Incoming]:
-    """The files for which there is room; the others are told in `refused`. An archive claims as it unpacks."""
-    unpacked = 0
-    async for file in source:
-        size = len(file.data) if file.data is not None else file.path.stat().st_size if file.path else 0
-        try:
-            await _claim(services, actor, upload_id, unpacked + size)
-        except QuotaExceeded as problem:
-            refused.append(StoreOutcome(file.name, "refused", problem=problem))
+async def refuse_beyond(
+    tx: WriteTx, limits: LimitSettings, owner_id: UUID, project_id: UUID, sizes: list[int]
+) -> dict[int, QuotaExceeded]:
+    """Of instances that come without an upload: those (by position) for which there is no room any more."""
+    refused: dict[int, QuotaExceeded] = {}
+    for subject, subject_id in zip(SUBJECTS, (owner_id, project_id), strict=True):
+        if (await _quota(tx, limits, subject, subject_id)).stored_bytes is None:
             continue
-        unpacked += size
-        yield file
+        await _lock(tx, subject_id)
+        usage = await usage_of(tx, limits, subject, subject_id)
+        assert usage.quota.stored_bytes is not None, "it was there a statement ago"
+        room = usage.quota.stored_bytes - usage.stored_bytes - usage.in_flight_bytes
+        for position, size in enumerate(sizes):
+            if position in refused:
+                continue
+            room -= size
+            if room < 0:
+                room += size
+                refused[position] = QuotaExceeded(
+                    f"The quota of the {subject} is used up.", quota="stored_bytes", subject=subject,
+                    limit=usage.quota.stored_bytes, used=usage.stored_bytes,
+                )  # fmt: skip
+    return refused
 
 
-async def _claim(services: Services, actor: Actor, upload_id: UUID, total: int) -> None:
-    async with services.db.read(actor) as tx:
-        if await tx.fetchval("select claimed_bytes >= $2 from uploads where id = $1", upload_id, total):
-            return
-    try:
-        await _raise_claim(services, actor, upload_id, total + CLAIM_BYTES)
-    except QuotaExceeded:
-        await _raise_claim(services, actor, upload_id, total)
+async def fold_usage(tx: WriteTx) -> None:
+    """Upkeep: the changes that instances left when they came and went become one number each."""
+    await tx.execute(
+        "with gone as (delete from upload_usage_changes returning subject, subject_id, bytes)"
+        " insert into upload_usage (subject, subject_id, stored_bytes)"
+        " select subject, subject_id, sum(bytes) from gone group by 1, 2 order by 1, 2"
+        " on conflict (subject, subject_id) do update set stored_bytes = upload_usage.stored_bytes + excluded.stored_bytes"
+    )
 
 
-async def _raise_claim(services: Services, actor: Actor, upload_id: UUID, wanted: int) -> None:
-    async with services.db.write(actor) as tx:
-        row = await tx.fetchrow("select owner_id, project_id, claimed_bytes from uploads where id = $1", upload_id)
-        if row is None:
-            return
-        more = wanted - row["claimed_bytes"]
-        await require_quota(tx, services.settings.limits, row["owner_id"], row["project_id"], more, opens=0)
-        await tx.execute("update uploads set claimed_bytes = $2 where id = $1", upload_id, wanted)
-
-
-async def book_stored(tx: WriteTx, owner_id: UUID, project_id: UUID, stored_bytes: int) -> None:
-    """In the transaction that ends the upload, and with it what it had claimed."""
-    if stored_bytes:
-        await tx.executemany(
-            "insert into upload_usage (subject, subject_id, stored_bytes) values ($1, $2, $3)"
-            " on conflict (subject, subject_id) do update set stored_bytes = upload_usage.stored_bytes + excluded.stored_bytes",
-            [("user", owner_id, stored_bytes), ("project", project_id, stored_bytes)],
-        )
+async def _lock(tx: WriteTx, subject_id: UUID) -> None:
+    await tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"upload quota {subject_id}")
 
 
 async def set_quota(tx: WriteTx, actor: Actor, subject: Subject, subject_id: UUID, quota: Quota) -> None:
