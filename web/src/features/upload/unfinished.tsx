@@ -11,7 +11,7 @@ import { useFigures } from './figures';
 import { type Source, sourceOfKept } from './gather';
 import { type KeptDrop, Memory } from './memory';
 import classes from './upload.module.css';
-import { giveUp, resume } from './uploading';
+import { giveUp, resume, uploading } from './uploading';
 
 const KEY = ['unfinished-uploads'];
 
@@ -47,16 +47,19 @@ export function Unfinished({
   const [asked, setAsked] = useState<string | null>(null);
   const [busy, setBusy] = useState<string | null>(null);
   const starting = useRef(false);
-  const goOn = async (drop: KeptDrop, source: Source | null) => {
-    if (source === null) {
-      setAsked(drop.id);
-      return;
-    }
-    if (starting.current) return;
+  const goOn = async (drop: KeptDrop, source: Source) => {
+    const busyWith = uploading.get();
+    if (starting.current || (busyWith !== null && busyWith.progress.phase !== 'finished')) return;
     starting.current = true;
     const begun = await resume(drop, source);
     starting.current = false;
     if (!begun) setBusy(drop.id);
+  };
+  // The browser may ask whether the folder may be read again; giving it again works whatever the answer is.
+  const ask = async (drop: KeptDrop) => {
+    setAsked(drop.id);
+    const source = await sourceOfKept(drop.handles);
+    if (source !== null) await goOn(drop, source);
   };
   return (
     <Section title={t('upload.unfinished', { count: drops.length })} hint={t('upload.unfinishedHint')}>
@@ -75,11 +78,7 @@ export function Unfinished({
               </Text>
             </div>
             <Group gap="xs" wrap="nowrap">
-              <Button
-                size="compact-sm"
-                data-testid="resume"
-                onClick={() => void sourceOfKept(drop.handles).then((source) => goOn(drop, source))}
-              >
+              <Button size="compact-sm" data-testid="resume" onClick={() => void ask(drop)}>
                 {t('upload.goOn')}
               </Button>
               <ConfirmButton
