@@ -55,17 +55,23 @@ class Line:
     def _pump(self, source: socket.socket, sink: socket.socket, metered: bool) -> None:
         with suppress(OSError):
             while piece := source.recv(PIECE_BYTES):
-                sink.sendall(self._let_through(piece) if metered else piece)
+                passed = self._room_for(piece) if metered else piece
+                sink.sendall(passed)
+                if len(passed) < len(piece):
+                    self._stay_dead()
+                    break  # the rest is lost: nothing may follow it
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
-    def _let_through(self, piece: bytes) -> bytes:
+    def _room_for(self, piece: bytes) -> bytes:
         with self._turn:
             if self._left is None:
                 return piece
             passed = piece[: self._left]
             self._left -= len(passed)
             self._turn.notify_all()
-            if len(passed) < len(piece):
-                self._turn.wait_for(lambda: self._left is None)
             return passed
+
+    def _stay_dead(self) -> None:
+        with self._turn:
+            self._turn.wait_for(lambda: self._left is None)

@@ -22,7 +22,8 @@ export const UPLOADS_KEY = ['uploads'];
 const MOVING = new Set(['receiving', 'verifying', 'ingesting']);
 const COLORS: Record<string, string> = { stored: 'teal', failed: 'red', receiving: 'gray' };
 
-export function EarlierUploads() {
+/** `busy`: this tab makes new ones at the moment. */
+export function EarlierUploads({ busy }: { busy: boolean }) {
   const { t } = useTranslation();
   const uploads = useInfiniteQuery({
     queryKey: UPLOADS_KEY,
@@ -30,7 +31,7 @@ export function EarlierUploads() {
     initialPageParam: null as string | null,
     getNextPageParam: (page) => page.next,
     refetchInterval: (query) =>
-      query.state.data?.pages.some((page) => page.items.some((one) => MOVING.has(one.state)))
+      busy || query.state.data?.pages.some((page) => page.items.some((one) => MOVING.has(one.state)))
         ? LOOK_AGAIN_MS
         : false,
   });

@@ -119,7 +119,7 @@ export function UploadPage() {
         {others.length > 0 && (upload === null || phase === 'finished') && (
           <Unfinished drops={others} projectName={projectName} />
         )}
-        <EarlierUploads />
+        <EarlierUploads busy={phase === 'working'} />
       </div>
     </div>
   );

@@ -221,6 +221,7 @@ export class Sending {
         offset = 0;
       }
       let last = offset;
+      this.report.sending(parcel, (offset / content.size) * payload, 0);
       const whole = await send(this.server, parcel.uploadId as string, content, offset, (reached) => {
         this.report.sending(parcel, (reached / content.size) * payload, Math.max(0, reached - last));
         last = reached;

@@ -39,9 +39,7 @@ export class Server {
   async request(path: string, init: RequestInit = {}): Promise<Response> {
     for (let failures = 0; ; ) {
       try {
-        const response = await this.once(path, init);
-        if (failures > 0) this.onWaiting(null);
-        return response;
+        return await this.once(path, init);
       } catch (error) {
         if (!(error instanceof ComeAgain)) throw error;
         failures += 1;
