@@ -23,6 +23,7 @@ pytestmark = pytest.mark.browser
 
 VIEWPORT: Any = {"width": 1100, "height": 800}
 ROOT = "1.2.826.0.1.3680043.8.498.77"
+AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 DEAD_AFTER_BYTES = 5 << 20
 """In the middle of the second chunk: the page sends 4 MiB at first (web/src/features/upload/rate.ts)."""
 
@@ -94,10 +95,12 @@ def test_a_folder_goes_on_at_its_offset_after_the_tab_was_closed(
 def test_what_is_here_already_is_told_and_not_sent_when_it_is_dropped(context: BrowserContext, tmp_path: Path) -> None:
     folder = study_folder(tmp_path / "again", {f"{ROOT}.3": 3})
     page = upload_page(context)
+    assert serious_findings(page) == []
     for title in ("3 files stored", "3 were here already"):
         drop(page, folder)
         expect(page.get_by_test_id("study-report")).to_contain_text(title, timeout=TIMEOUT_MS)
         expect(page.get_by_test_id("reported-study")).to_have_count(1)
+        assert serious_findings(page) == []
         page.get_by_test_id("upload-more").click()
     expect(page.get_by_test_id("upload-line").first).to_contain_text("Pack of 3 files")
 
@@ -113,6 +116,9 @@ def test_pictures_are_asked_for_their_geometry_and_what_is_no_image_is_refused_w
     page.get_by_test_id("folder-field").set_input_files(folder)
     question = page.get_by_test_id("pictures-question")
     expect(question).to_contain_text("3 pictures", timeout=TIMEOUT_MS)
+    question.get_by_test_id("geometry-send").click()
+    expect(question).to_contain_text("A number is needed")
+    assert serious_findings(page) == []
     for name in ("rowMm", "columnMm", "sliceMm"):
         question.get_by_test_id(f"geometry-{name}").fill("0,5")
     question.get_by_test_id("geometry-send").click()
@@ -162,6 +168,19 @@ def test_two_thousand_files_of_a_closed_tab_are_all_present(
                 if file["study_instance_uid"] in studies:
                     states[file["state"]] += 1
         assert states == {"stored": 2000}, "no file came twice"
+
+
+def serious_findings(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 A and AA that keeps people out."""
+    page.evaluate(AXE.read_text())
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = page.evaluate("tags => axe.run(document, {runOnly: tags})", tags)
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def study_folder(folder: Path, studies: dict[str, int], *, size: int = 16) -> Path:

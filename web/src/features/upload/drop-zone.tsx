@@ -12,9 +12,11 @@ interface Props {
   title: string;
   hint: string;
   disabled?: boolean;
+  /** One zone of a page listens to the keys. */
+  keys?: boolean;
 }
 
-export function DropZone({ onGiven, title, hint, disabled = false }: Props) {
+export function DropZone({ onGiven, title, hint, disabled = false, keys = false }: Props) {
   const { t } = useTranslation();
   const [over, setOver] = useState(false);
   const folderField = useRef<HTMLInputElement>(null);
@@ -25,10 +27,14 @@ export function DropZone({ onGiven, title, hint, disabled = false }: Props) {
     else void pickFolder().then((source) => source && onGiven(source));
   };
   const chooseFiles = () => !disabled && filesField.current?.click();
-  useHotkeys([
-    ['o', chooseFolder],
-    ['f', chooseFiles],
-  ]);
+  useHotkeys(
+    keys
+      ? [
+          ['o', chooseFolder],
+          ['f', chooseFiles],
+        ]
+      : [],
+  );
   const drop = (event: DragEvent) => {
     event.preventDefault();
     setOver(false);

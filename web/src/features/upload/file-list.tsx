@@ -1,7 +1,7 @@
 /** Each file with its state, of which only those in view are drawn. */
 import { Button, Text } from '@mantine/core';
 import { useVirtualizer } from '@tanstack/react-virtual';
-import { useMemo, useRef, useState } from 'react';
+import { type CSSProperties, useMemo, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { useFigures } from './figures';
 import type { FileState } from './messages';
@@ -63,8 +63,14 @@ export function FileList({ upload }: { upload: Uploading }) {
           </Button>
         ))}
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: who scrolls with keys must reach it */}
-      <section ref={scroller} className={classes.files} tabIndex={0} aria-label={t('upload.files')}>
+      <section
+        ref={scroller}
+        className={classes.files}
+        style={{ '--lines': length } as CSSProperties}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: who scrolls with keys must reach it
+        tabIndex={0}
+        aria-label={t('upload.files')}
+      >
         {length === 0 && (
           <Text size="sm" c="dimmed" ta="center" py="lg">
             {t(rows.length === 0 ? 'upload.noFilesYet' : 'upload.noneOfThese')}

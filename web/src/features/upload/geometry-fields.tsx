@@ -53,6 +53,7 @@ export function GeometryFieldset({ fields, faults, onChange }: Props) {
       {text('intercept', '0')}
       <Checkbox
         size="xs"
+        className={classes.reversed}
         label={t('upload.geometry.reversed')}
         checked={fields.reversed}
         onChange={(event) => put({ reversed: event.currentTarget.checked })}

@@ -1,9 +1,10 @@
 /** Pictures say nothing of their place: where no form was given before, it is asked for here. */
-import { Alert, Button, Group, Text } from '@mantine/core';
+import { Button, Group, Text } from '@mantine/core';
 import { useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { faultsOf, formOf, NO_GEOMETRY } from './geometry';
 import { GeometryFieldset } from './geometry-fields';
+import classes from './upload.module.css';
 import { answerForm } from './uploading';
 
 export function PicturesQuestion({ count }: { count: number }) {
@@ -12,11 +13,9 @@ export function PicturesQuestion({ count }: { count: number }) {
   const [tried, setTried] = useState(false);
   const faults = faultsOf(fields, true);
   return (
-    <Alert
-      color="teal"
-      variant="light"
+    <section
+      className={classes.question}
       data-testid="pictures-question"
-      role="group"
       aria-label={t('upload.geometry.title')}
     >
       <form
@@ -47,6 +46,6 @@ export function PicturesQuestion({ count }: { count: number }) {
           </Button>
         </Group>
       </form>
-    </Alert>
+    </section>
   );
 }

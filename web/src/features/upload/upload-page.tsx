@@ -84,12 +84,16 @@ export function UploadPage() {
         {me.error && (
           <FailureNotice title={t('upload.meFailed')} error={me.error} onRetry={() => void me.refetch()} />
         )}
+        {others.length > 0 && (upload === null || phase === 'finished') && (
+          <Unfinished drops={others} projectName={projectName} />
+        )}
         {upload === null ? (
           <div className={classes.panel}>
             <DropZone
               title={t('upload.dropHere')}
               hint={t('upload.formats')}
               disabled={!me.data || faulty}
+              keys
               onGiven={begin}
             />
             <Group justify="space-between" gap="xs">
@@ -115,9 +119,6 @@ export function UploadPage() {
           </div>
         ) : (
           <ProgressPanel upload={upload} />
-        )}
-        {others.length > 0 && (upload === null || phase === 'finished') && (
-          <Unfinished drops={others} projectName={projectName} />
         )}
         <EarlierUploads busy={phase === 'working'} />
       </div>
