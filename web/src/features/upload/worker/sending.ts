@@ -69,7 +69,9 @@ export class Sending {
     await this.recallManifests(intake);
     await Promise.all([this.announceAll(intake), ...Array.from({ length: SENDERS }, () => this.sender())]);
     this.news.close();
-    await this.memory?.forget(this.drop.id);
+    // What was announced and not given again may still come.
+    const complete = [...this.known.values()].every((entry) => entry.state !== 'lost');
+    if (complete) await this.memory?.forget(this.drop.id);
     this.report.update({ phase: 'finished', waitingFor: null });
   }
 
