@@ -47,7 +47,7 @@ export function EarlierUploads({ busy }: { busy: boolean }) {
           testId="uploads-error"
         />
       )}
-      {uploads.isSuccess && items.length === 0 && (
+      {uploads.isSuccess && items.length === 0 && !busy && (
         <Text size="sm" c="dimmed" ta="center" py="lg" data-testid="uploads-empty">
           {t('upload.none')}
         </Text>

@@ -41,7 +41,11 @@ export interface Uploading {
 
 export const uploading = new Store<Uploading | null>(null);
 
+/** How often the rate is told anew: where nothing moves, no word comes that would let it fall. */
+const MEASURE_MS = 2_000;
+
 let worker: Worker | null = null;
+let measuring: ReturnType<typeof setInterval> | undefined;
 let rate = new Rate();
 let releaseLock: () => void = () => undefined;
 
@@ -82,6 +86,7 @@ async function run(kept: KeptDrop, source: Source, resumed: boolean): Promise<bo
   worker.onmessage = ({ data }: MessageEvent<FromWorker>) => take(data);
   worker.onerror = (event) => fail(event.message);
   window.addEventListener('beforeunload', warn);
+  measuring = setInterval(measure, MEASURE_MS);
   tell({ type: 'begin', drop });
   let files = 0;
   let bytes = 0;
@@ -135,10 +140,7 @@ export async function giveUp(dropId: string): Promise<void> {
 
 /** Ends the worker and shows an empty page; an unfinished upload is still remembered. */
 export function dismiss(): void {
-  worker?.terminate();
-  worker = null;
-  window.removeEventListener('beforeunload', warn);
-  releaseLock();
+  endWorker();
   uploading.set(null);
 }
 
@@ -172,18 +174,29 @@ function take(message: FromWorker): void {
 function takeProgress(shown: Uploading, progress: Progress): void {
   const now = Date.now();
   if (progress.phase === 'working') rate.add(now, progress.sentBytes);
-  if (progress.phase === 'finished') {
-    window.removeEventListener('beforeunload', warn);
-    releaseLock();
-    worker?.terminate();
-    worker = null;
-  }
-  update({
-    progress,
-    rate: rate.bytesPerSecond(now),
-    secondsLeft: progress.announced ? rate.secondsLeft(now, progress.totalBytes - progress.doneBytes) : null,
-  });
+  if (progress.phase === 'finished') endWorker();
+  update({ progress });
+  measure();
   if (shown.progress.phase !== progress.phase && progress.phase !== 'working') rate.reset();
+}
+
+function measure(): void {
+  const shown = uploading.get();
+  if (shown === null) return;
+  const now = Date.now();
+  const { announced, totalBytes, doneBytes } = shown.progress;
+  update({
+    rate: rate.bytesPerSecond(now),
+    secondsLeft: announced ? rate.secondsLeft(now, totalBytes - doneBytes) : null,
+  });
+}
+
+function endWorker(): void {
+  worker?.terminate();
+  worker = null;
+  clearInterval(measuring);
+  window.removeEventListener('beforeunload', warn);
+  releaseLock();
 }
 
 async function lend(stale: string | null): Promise<void> {
@@ -203,9 +216,7 @@ async function lend(stale: string | null): Promise<void> {
 function fail(text: string): void {
   const shown = uploading.get();
   if (shown === null) return;
-  worker?.terminate();
-  worker = null;
-  releaseLock();
+  endWorker();
   update({ progress: { ...shown.progress, phase: 'stopped', problem: { slug: 'broken', text } } });
 }
 
