@@ -12,6 +12,7 @@ import { ForgotPasswordPage, ResetPasswordPage } from '../features/identity/pass
 import { SharePage } from '../features/identity/share-page';
 import { SignInPage } from '../features/identity/sign-in-page';
 import { SignUpPage } from '../features/identity/sign-up-page';
+import { forgetHandles } from '../features/upload/memory';
 import { queryClient } from './query-client';
 import { Shell } from './shell';
 
@@ -104,6 +105,12 @@ const auditRoute = createRoute({
   component: lazyRouteComponent(() => import('../features/audit/audit-page'), 'AuditPage'),
 });
 
+const uploadRoute = createRoute({
+  getParentRoute: () => signedInRoute,
+  path: '/upload',
+  component: lazyRouteComponent(() => import('../features/upload/upload-page'), 'UploadPage'),
+});
+
 const groupsRoute = createRoute({
   getParentRoute: () => signedInRoute,
   path: '/groups',
@@ -120,6 +127,7 @@ export const router = createRouter({
     signedInRoute.addChildren([
       studyListRoute,
       viewerRoute,
+      uploadRoute,
       profileRoute,
       usersRoute,
       projectsRoute,
@@ -136,6 +144,7 @@ export const router = createRouter({
 
 onSessionEnd(() => {
   queryClient.clear();
+  void forgetHandles();
   void router.navigate({ to: '/sign-in' });
 });
 

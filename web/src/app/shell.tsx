@@ -42,6 +42,7 @@ export function Shell() {
 
 const PAGES = [
   { to: '/', label: 'app.studies' },
+  { to: '/upload', label: 'app.upload' },
   { to: '/projects', label: 'app.projects' },
   { to: '/audit', label: 'app.audit' },
 ] as const;

@@ -80,3 +80,8 @@ export const ScrollIcon = () => (
     <path d="M5 8h14M5 12h14M5 16h14M12 2.5v2M12 19.5v2" />
   </Icon>
 );
+export const UploadIcon = () => (
+  <Icon>
+    <path d="M12 15.5V4M7.5 8.5 12 4l4.5 4.5M4 15v3.5A1.5 1.5 0 0 0 5.5 20h13a1.5 1.5 0 0 0 1.5-1.5V15" />
+  </Icon>
+);
