@@ -2097,6 +2097,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/uploads/direct": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin */
+        post: operations["BeginDirectUpload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/uploads/{upload_id}": {
         parameters: {
             query?: never;
@@ -2115,6 +2132,58 @@ export interface paths {
         head: operations["GetUploadOffset"];
         /** Append */
         patch: operations["AppendToUpload"];
+        trace?: never;
+    };
+    "/api/v1/uploads/{upload_id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Complete */
+        post: operations["CompleteDirectUpload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/uploads/{upload_id}/parts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListParts */
+        get: operations["ListUploadParts"];
+        put?: never;
+        /** AddressParts */
+        post: operations["AddressUploadParts"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/uploads/{upload_id}/parts/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** PutPart */
+        put: operations["PutUploadPart"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/usage": {
@@ -3114,6 +3183,16 @@ export interface components {
             /** @constant */
             tool: "combine";
         };
+        /** Completed */
+        Completed: {
+            /** Format: uuid */
+            id: string;
+            state: string;
+        };
+        /** Completion */
+        Completion: {
+            parts?: components["schemas"]["Part"][] | null;
+        };
         /** Concept */
         Concept: {
             value: string;
@@ -3160,6 +3239,17 @@ export interface components {
             atomic: boolean;
             /** @default  */
             why: string;
+        };
+        /** DirectUpload */
+        DirectUpload: {
+            /** Format: uuid */
+            id: string;
+            state: string;
+            length: number;
+            part_bytes: number;
+            part_count: number;
+            sent_to: string;
+            parts: components["schemas"]["Part"][];
         };
         /** Draft */
         Draft: {
@@ -3290,6 +3380,46 @@ export interface components {
             /** @default [] */
             points: number[][];
             closed?: boolean | null;
+        };
+        /** GeometryForm */
+        GeometryForm: {
+            pixel_spacing_mm?: [
+                number,
+                number
+            ] | null;
+            slice_spacing_mm?: number | null;
+            /** @default axial */
+            orientation: ("axial" | "coronal" | "sagittal") | [
+                number,
+                number,
+                number,
+                number,
+                number,
+                number
+            ];
+            /**
+             * @default [
+             *       0,
+             *       0,
+             *       0
+             *     ]
+             */
+            origin_lps_mm: [
+                number,
+                number,
+                number
+            ];
+            /** @enum {null|string} */
+            modality?: "MR" | "CT" | "PT" | "NM" | "US" | "XA" | "OT" | null;
+            /**
+             * @default name
+             * @enum {string}
+             */
+            order: "name" | "name-reversed";
+            /** @default 1 */
+            rescale_slope: number;
+            /** @default 0 */
+            rescale_intercept: number;
         };
         /** GlobalRole */
         GlobalRole: {
@@ -3463,6 +3593,10 @@ export interface components {
             problem: {
                 [key: string]: unknown;
             } | null;
+            size: number;
+            upload_id: string | null;
+            upload_state: string | null;
+            offset: number | null;
         };
         /** MatrixResult */
         MatrixResult: {
@@ -3633,6 +3767,20 @@ export interface components {
             parameters?: {
                 [key: string]: unknown;
             };
+        };
+        /** NewDirectUpload */
+        NewDirectUpload: {
+            length: number;
+            sha256?: string | null;
+            blake3?: string | null;
+            /** @default  */
+            filename: string;
+            /** @default  */
+            relative_path: string;
+            project_id?: string | null;
+            manifest_id?: string | null;
+            geometry?: components["schemas"]["GeometryForm"] | null;
+            part_bytes?: number | null;
         };
         /** NewGlobalRole */
         NewGlobalRole: {
@@ -4024,6 +4172,29 @@ export interface components {
             items: components["schemas"]["Upload"][];
             next: string | null;
             total: number | null;
+        };
+        /** Part */
+        Part: {
+            number: number;
+            size: number;
+            etag: string;
+        };
+        /** PartAddress */
+        PartAddress: {
+            number: number;
+            offset: number;
+            length: number;
+            url: string;
+            headers: {
+                [key: string]: string;
+            };
+            /** @default PUT */
+            method: string;
+        };
+        /** PartAddresses */
+        PartAddresses: {
+            parts: components["schemas"]["PartAddress"][];
+            expires_in: number;
         };
         /** Passkey */
         Passkey: {
@@ -4625,8 +4796,13 @@ export interface components {
             id: string;
             state: string;
             filename: string;
+            relative_path: string;
             /** Format: uuid */
             project_id: string;
+            manifest_id: string | null;
+            sha256: string | null;
+            blake3: string | null;
+            direct: string | null;
             offset: number;
             length: number | null;
             bytes_per_second: number | null;
@@ -4704,6 +4880,15 @@ export interface components {
             author: string;
             /** Format: date-time */
             created_at: string;
+        };
+        /** WantedPart */
+        WantedPart: {
+            number: number;
+            content_md5?: string | null;
+        };
+        /** WantedParts */
+        WantedParts: {
+            parts: components["schemas"]["WantedPart"][];
         };
         /** Change */
         annotations_schemas_Change: {
@@ -5138,8 +5323,53 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description The object store does not answer */
+        TheObjectStoreDoesNotAnswer: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description The upload is being written */
         TheUploadIsBeingWritten: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The upload takes no parts. A part is not complete */
+        InConflictWithThePresentStateOrTheUploadTakesNoPartsOrAPartIsNotComplete: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The upload takes no parts */
+        TheUploadTakesNoParts: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The upload takes no parts */
+        InConflictWithThePresentStateOrTheUploadTakesNoParts: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request is not valid. The connection ended too early */
+        TheRequestIsNotValidOrTheConnectionEndedTooEarly: {
             headers: {
                 [name: string]: unknown;
             };
@@ -10033,6 +10263,8 @@ export interface operations {
             query?: {
                 cursor?: string | null;
                 limit?: number;
+                manifest_id?: string | null;
+                state?: "receiving" | "verifying" | "ingesting" | "stored" | "failed" | null;
             };
             header?: never;
             path?: never;
@@ -10052,6 +10284,7 @@ export interface operations {
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -10113,6 +10346,40 @@ export interface operations {
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    BeginDirectUpload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewDirectUpload"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DirectUpload"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheObjectStoreDoesNotAnswer"];
+            507: components["responses"]["NoRoomOnTheServer"];
         };
     };
     GetUpload: {
@@ -10239,6 +10506,150 @@ export interface operations {
             415: components["responses"]["NotSupported"];
             422: components["responses"]["TheFileIsNotWhatWasAnnouncedOrTheManifestDoesNotNameThisFile"];
             423: components["responses"]["TheUploadIsBeingWrittenOrANewerConnectionGoesOn"];
+            429: components["responses"]["TooManyRequests"];
+            460: components["responses"]["TheChunkWasDamagedOnItsWay"];
+            507: components["responses"]["NoRoomOnTheServer"];
+        };
+    };
+    CompleteDirectUpload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Completion"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Completed"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheUploadTakesNoPartsOrAPartIsNotComplete"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            413: components["responses"]["TooLarge"];
+            423: components["responses"]["TheUploadIsBeingWritten"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheObjectStoreDoesNotAnswer"];
+        };
+    };
+    ListUploadParts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DirectUpload"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["TheUploadTakesNoParts"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheObjectStoreDoesNotAnswer"];
+        };
+    };
+    AddressUploadParts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WantedParts"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PartAddresses"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheUploadTakesNoParts"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheObjectStoreDoesNotAnswer"];
+        };
+    };
+    PutUploadPart: {
+        parameters: {
+            query: {
+                content_md5?: string | null;
+                expires: number;
+                signature: string;
+            };
+            header?: never;
+            path: {
+                upload_id: string;
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValidOrTheConnectionEndedTooEarly"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            410: components["responses"]["TheUploadIsNoMore"];
+            413: components["responses"]["TooLarge"];
+            423: components["responses"]["TheUploadIsBeingWritten"];
             429: components["responses"]["TooManyRequests"];
             460: components["responses"]["TheChunkWasDamagedOnItsWay"];
             507: components["responses"]["NoRoomOnTheServer"];
