@@ -1612,6 +1612,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/segmentations/empty": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin */
+        post: operations["BeginSegmentation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/segmentations/from-archive": {
         parameters: {
             query?: never;
@@ -2940,6 +2957,14 @@ export interface components {
             /** @default  */
             why: string;
         };
+        /** DescribedSegment */
+        DescribedSegment: {
+            segment_number: number;
+            label: string;
+            code?: components["schemas"]["segmentations_schemas_Code"] | null;
+            category?: components["schemas"]["segmentations_schemas_Code"] | null;
+            color?: string | null;
+        };
         /** Draft */
         Draft: {
             key: string;
@@ -2976,6 +3001,17 @@ export interface components {
             items: components["schemas"]["Edit"][];
             /** @default false */
             atomic: boolean;
+        };
+        /** EmptySegmentation */
+        EmptySegmentation: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid: string;
+            segments: components["schemas"]["DescribedSegment"][];
+            /** @default  */
+            label: string;
+            id?: string | null;
         };
         /** EndedSessions */
         EndedSessions: {
@@ -4621,6 +4657,15 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description The segments are not valid. The series is not a volume */
+        TheSegmentsAreNotValidOrTheSeriesIsNotAVolume: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description The masks do not fit the series. The segments are not valid */
         TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid: {
             headers: {
@@ -4632,6 +4677,15 @@ export interface components {
         };
         /** @description The masks do not fit the series */
         TheMasksDoNotFitTheSeries: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The key belongs to another request. The masks do not fit the series. The segments are not valid */
+        TheKeyBelongsToAnotherRequestOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid: {
             headers: {
                 [name: string]: unknown;
             };
@@ -8530,6 +8584,39 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    BeginSegmentation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmptySegmentation"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheSegmentsAreNotValidOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ImportSegmentationFromArchive: {
         parameters: {
             query?: never;
@@ -8856,6 +8943,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
                 /** @description The ETag of the version that was read */
                 "If-Match"?: string | null;
             };
@@ -8884,10 +8973,10 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["TheRequestCameTooSlowly"];
-            409: components["responses"]["InConflictWithThePresentState"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
             412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
             413: components["responses"]["TooLarge"];
-            422: components["responses"]["TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
             428: components["responses"]["IfMatchIsRequired"];
             429: components["responses"]["TooManyRequests"];
         };
