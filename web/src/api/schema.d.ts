@@ -7490,7 +7490,10 @@ export interface operations {
     };
     ListProjects: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only those in which one sees this study */
+                study_instance_uid?: string | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -7509,6 +7512,7 @@ export interface operations {
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
         };
     };
