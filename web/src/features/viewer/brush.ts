@@ -52,7 +52,11 @@ function visitTip(grid: Grid, [x, y]: Point, visit: (index: number) => void): vo
  * The pixels that are enclosed by marked ones around `start`; null when the start is marked itself, or when nothing
  * encloses it, because a fill that floods the whole image is never meant.
  */
-export function enclosedRegion(grid: Grid, isMarked: (index: number) => boolean, start: number): number[] | null {
+export function enclosedRegion(
+  grid: Grid,
+  isMarked: (index: number) => boolean,
+  start: number,
+): number[] | null {
   if (isMarked(start)) return null;
   const seen = new Uint8Array(grid.rows * grid.columns);
   const found = [start];

@@ -14,7 +14,11 @@ export interface Difference {
 }
 
 /** Over the given segments taken together. Both volumes have the same grid. */
-export function differenceOf(first: MaskVolume, second: MaskVolume, segmentNumbers: readonly number[]): Difference {
+export function differenceOf(
+  first: MaskVolume,
+  second: MaskVolume,
+  segmentNumbers: readonly number[],
+): Difference {
   const made = new MaskVolume({
     shapeKji: [...first.shapeKji],
     affineLps: [...first.affineLps],

@@ -56,9 +56,9 @@ export class MaskVolume {
 
   forEachVoxel(segmentNumber: number, k: number, visit: (offset: number) => void): void {
     const touched = this.touched.get(`${segmentNumber}:${k}`);
-    if (touched !== undefined) return forEachSetBit(touched, 0, this.sliceSize, visit);
     const whole = this.whole.get(segmentNumber);
-    if (whole !== undefined) forEachSetBit(whole, k * this.sliceSize, this.sliceSize, visit);
+    if (touched !== undefined) forEachSetBit(touched, 0, this.sliceSize, visit);
+    else if (whole !== undefined) forEachSetBit(whole, k * this.sliceSize, this.sliceSize, visit);
   }
 
   voxels(segmentNumber: number, k: number): number {

@@ -50,7 +50,7 @@ export function appended(
   next: Operation,
   sent: ReadonlySet<string>,
 ): { log: Operation[]; dropped: string[] } {
-  const previous = log.findLast((one) => one.object === next.object && one.tab === next.tab);
+  const previous = log.filter((one) => one.object === next.object && one.tab === next.tab).at(-1);
   if (previous === undefined || sent.has(previous.id) || previous.refused !== undefined)
     return { log: [...log, next], dropped: [] };
   const merged = combined(previous, next);
@@ -61,7 +61,8 @@ export function appended(
 
 function combined(a: Operation, b: Operation): Operation | 'nothing' | 'apart' {
   if (a.kind === 'annotation.create') {
-    if (b.kind === 'annotation.edit') return { ...a, id: b.id, at: b.at, body: { ...a.body, ...b.patch } as NewAnnotation };
+    if (b.kind === 'annotation.edit')
+      return { ...a, id: b.id, at: b.at, body: { ...a.body, ...b.patch } as NewAnnotation };
     if (b.kind === 'annotation.delete') return 'nothing';
   }
   if (a.kind === 'annotation.edit') {
@@ -70,11 +71,17 @@ function combined(a: Operation, b: Operation): Operation | 'nothing' | 'apart' {
   }
   if (a.kind === 'annotation.delete' && b.kind === 'annotation.restore') return 'nothing';
   if (a.kind === 'masks.save' && b.kind === 'masks.save')
-    return { ...b, base: a.base, slices: latestSlices(a.slices, b.slices), describe: b.describe ?? a.describe };
+    return {
+      ...b,
+      base: a.base,
+      slices: latestSlices(a.slices, b.slices),
+      describe: b.describe ?? a.describe,
+    };
   return 'apart';
 }
 
-function latestSlices(older: readonly PaintedSlice[], newer: readonly PaintedSlice[]): PaintedSlice[] {
+/** Of each slice the last that was painted. */
+export function latestSlices(older: readonly PaintedSlice[], newer: readonly PaintedSlice[]): PaintedSlice[] {
   const latest = new Map<string, PaintedSlice>();
   for (const one of [...older, ...newer]) latest.set(`${one.segmentNumber}:${one.slice}`, one);
   return [...latest.values()];
@@ -124,17 +131,23 @@ export function withOperations(
     if (one.kind === 'annotation.create')
       shown.set(one.object, { ...draftOf(one, one.body, author), pending: true, refused });
     else if (one.kind === 'annotation.edit' && known !== undefined)
-      shown.set(one.object, { ...known, ...patched(known, one.patch), pending: true, refused });
+      shown.set(one.object, { ...known, ...patched(one.patch), pending: true, refused });
     else if (one.kind === 'annotation.delete') shown.delete(one.object);
   }
   return [...shown.values()];
 }
 
-function patched(known: Annotation, patch: Patch): Partial<Annotation> {
+function patched(patch: Patch): Partial<Annotation> {
   const { geometry, ...rest } = patch;
   if (geometry === undefined) return rest as Partial<Annotation>;
   // What the server measured belongs to the shape as it was.
-  return { ...rest, geometry, mapped_geometry: null, measurements: [], state: 'draft' } as Partial<Annotation>;
+  return {
+    ...rest,
+    geometry,
+    mapped_geometry: null,
+    measurements: [],
+    state: 'draft',
+  } as Partial<Annotation>;
 }
 
 function draftOf(operation: Operation, body: NewAnnotation, author: string): Annotation {
@@ -148,7 +161,7 @@ function draftOf(operation: Operation, body: NewAnnotation, author: string): Ann
     frame_number: body.frame_number ?? null,
     tracking_uid: '',
     kind: body.kind,
-    geometry: body.geometry ?? { type: 'none' },
+    geometry: body.geometry ?? { type: 'none', points: [] },
     mapped_geometry: null,
     label: body.label ?? null,
     attributes: {},
