@@ -2,6 +2,7 @@
 import type { Point } from '../../lib/affine';
 import type { Tool } from './actions';
 import type { MaskLayer } from './mask-canvas';
+import { previewOf } from './mask-layers';
 import type { MaskSession } from './mask-session';
 import type { Reading } from './reading';
 import type { Gesture } from './shape-gesture';
@@ -11,7 +12,7 @@ import { aspectOf } from './stage';
 export function paintGesture(given: {
   view: StackView;
   reading: Reading;
-  layers: readonly MaskLayer[];
+  layers: () => readonly MaskLayer[];
   tool: Tool;
   onNotice: (key: string) => void;
 }): Gesture {
@@ -23,10 +24,12 @@ export function paintGesture(given: {
     const { active } = reading.state.get();
     const open = active === null ? undefined : reading.sessions.get().get(active.segmentationId);
     if (active === null || open === undefined) return tell('segmentation.chooseSegment');
+    // Nobody draws on what they do not see.
+    if (previewOf(reading).get()?.segmentationId === open.id) previewOf(reading).set(null);
     const segment = open.state.get().segments.find((one) => one.segmentNumber === active.segmentNumber);
     if (segment?.locked) return tell('segmentation.isLocked');
     if (segment && !segment.visible) open.change(segment.segmentNumber, { visible: true });
-    const layer = layers.find((one) => one.key === open.id);
+    const layer = layers().find((one) => one.key === open.id);
     const slice = layer?.sliceOfImage[view.sliceIndex] ?? -1;
     if (slice < 0) return tell('segmentation.noSliceHere');
     if (!open.beginStroke(active.segmentNumber, slice)) return false;

@@ -156,6 +156,52 @@ export function SegmentationCard(props: Props) {
         >
           {t(`segmentation.state.${segmentation.state}`)}
         </Badge>
+      </header>
+      {error !== null && <FailureNotice title={t('segmentation.masksFailed')} error={error} />}
+      {segmentation.state === 'proposal' && <p className={classes.hint}>{t('segmentation.proposalHint')}</p>}
+      <ul className={classes.segments}>
+        {state?.segments.map((segment) => (
+          <SegmentRow
+            key={segment.segmentNumber}
+            segment={segment}
+            editable={editable}
+            chosen={
+              active?.segmentationId === segmentation.id && active.segmentNumber === segment.segmentNumber
+            }
+            onChoose={() =>
+              reading.state.update({
+                active: { segmentationId: segmentation.id, segmentNumber: segment.segmentNumber },
+              })
+            }
+            onChange={(part) => session?.change(segment.segmentNumber, part)}
+            onDescribe={(part) =>
+              session &&
+              reading.describe(
+                session,
+                state.segments.map((one) => (one === segment ? { ...one, ...part } : one)),
+              )
+            }
+            onGoTo={() =>
+              session && images && view && goToDensest(session, [segment.segmentNumber], images, view)
+            }
+          />
+        ))}
+      </ul>
+      <div className={classes.steps}>
+        {steps.map(({ to, step }, index) => (
+          <Button
+            key={step}
+            size="compact-xs"
+            variant={index === 0 ? 'light' : 'default'}
+            disabled={pending}
+            loading={moving.isPending && moving.variables === to}
+            data-testid={`step-${step}`}
+            onClick={() => moving.mutate(to)}
+          >
+            {t(`segmentation.step.${step}`)}
+          </Button>
+        ))}
+        <span className={classes.name} />
         {editable && session !== undefined && (
           <Tooltip label={t('segmentation.addSegment')}>
             <ActionIcon
@@ -207,51 +253,6 @@ export function SegmentationCard(props: Props) {
             </Menu.Dropdown>
           </Menu>
         )}
-      </header>
-      {error !== null && <FailureNotice title={t('segmentation.masksFailed')} error={error} />}
-      {segmentation.state === 'proposal' && <p className={classes.hint}>{t('segmentation.proposalHint')}</p>}
-      <ul className={classes.segments}>
-        {state?.segments.map((segment) => (
-          <SegmentRow
-            key={segment.segmentNumber}
-            segment={segment}
-            editable={editable}
-            chosen={
-              active?.segmentationId === segmentation.id && active.segmentNumber === segment.segmentNumber
-            }
-            onChoose={() =>
-              reading.state.update({
-                active: { segmentationId: segmentation.id, segmentNumber: segment.segmentNumber },
-              })
-            }
-            onChange={(part) => session?.change(segment.segmentNumber, part)}
-            onDescribe={(part) =>
-              session &&
-              reading.describe(
-                session,
-                state.segments.map((one) => (one === segment ? { ...one, ...part } : one)),
-              )
-            }
-            onGoTo={() =>
-              session && images && view && goToDensest(session, [segment.segmentNumber], images, view)
-            }
-          />
-        ))}
-      </ul>
-      <div className={classes.steps}>
-        {steps.map(({ to, step }, index) => (
-          <Button
-            key={step}
-            size="compact-xs"
-            variant={index === 0 ? 'light' : 'default'}
-            disabled={pending}
-            loading={moving.isPending && moving.variables === to}
-            data-testid={`step-${step}`}
-            onClick={() => moving.mutate(to)}
-          >
-            {t(`segmentation.step.${step}`)}
-          </Button>
-        ))}
       </div>
       {history && session !== undefined && (
         <VersionsDialog

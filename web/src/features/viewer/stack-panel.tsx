@@ -8,6 +8,7 @@ import type { SeriesImages } from './series-images';
 import classes from './stack-panel.module.css';
 import { type PixelProbe, StackView, type ViewState } from './stack-view';
 import { Stage } from './stage';
+import { ToolOptions } from './tool-options';
 import { Toolbar } from './toolbar';
 import { useShortcuts } from './use-shortcuts';
 
@@ -94,12 +95,7 @@ export function StackPanel({ error, onView, onShown, onHelp, texts, ...stage }: 
 
   return (
     <section className={classes.panel} aria-label={t('viewer.image')}>
-      <Toolbar
-        context={context}
-        modality={images?.modality ?? ''}
-        inverted={state?.inverted ?? false}
-        window={window}
-      />
+      <Toolbar context={context} modality={images?.modality ?? ''} inverted={state?.inverted ?? false} />
       <div className={classes.stage}>
         <Stage
           {...stage}
@@ -129,6 +125,7 @@ export function StackPanel({ error, onView, onShown, onHelp, texts, ...stage }: 
             {error?.message ?? t('viewer.imageFailed')}
           </div>
         )}
+        <ToolOptions reading={reading} window={window} />
         <div className={classes.toast} role="status" data-testid="notice">
           {notice !== null && <span>{t(notice)}</span>}
         </div>

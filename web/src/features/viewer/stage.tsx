@@ -71,13 +71,17 @@ export function Stage(props: Props) {
   }, [reading]);
 
   const place = images?.places[placement?.sliceIndex ?? -1] ?? null;
+  // A stroke changes the layers while it goes on: it asks for them, so that it is not begun anew.
+  const latestLayers = useRef(layers);
+  latestLayers.current = layers;
   const gesture = useMemo(() => {
     if (view === null) return null;
-    if (tool.group === 'paint') return paintGesture({ view, reading, layers, tool, onNotice });
+    if (tool.group === 'paint')
+      return paintGesture({ view, reading, layers: () => latestLayers.current, tool, onNotice });
     if (tool.group === 'measure' && place !== null)
       return shapeGesture({ view, reading, place, seriesUid, projectId, tool, onNotice, setDraft });
     return null;
-  }, [view, reading, layers, tool, place, seriesUid, projectId, onNotice]);
+  }, [view, reading, tool, place, seriesUid, projectId, onNotice]);
 
   // React listens to wheels passively; this one must keep the engine from scrolling.
   useEffect(() => {

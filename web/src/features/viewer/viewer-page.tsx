@@ -9,12 +9,14 @@ import { getMe } from '../../api/audit';
 import { querySeries, queryStudy } from '../../api/dicom-web';
 import { FailureNotice } from '../../components/failure-notice';
 import { type DicomDataset, isoDateOf, numberOf, personNameOf, TAG, textOf } from '../../lib/dicom-json';
+import { useStore } from '../../lib/store';
+import { commandOf } from './actions';
 import { AnnotationPanel } from './annotation-panel';
 import { hasWebGl2, startEngine } from './engine';
 import { HelpDialog } from './help-dialog';
 import { useMaskLayers } from './mask-layers';
 import type { ShownAnnotation } from './operations';
-import type { Me } from './reading';
+import type { Me, Reading } from './reading';
 import { RunModel } from './run-model';
 import { SegmentationPanel } from './segmentation-panel';
 import { loadSeriesImages, type SeriesImages } from './series-images';
@@ -22,6 +24,7 @@ import { SeriesList } from './series-list';
 import { StackPanel } from './stack-panel';
 import type { StackView } from './stack-view';
 import { StatusChip } from './status-chip';
+import { CommandButton } from './toolbar';
 import { useAnnotations, useReading, useWorkProjects } from './use-reading';
 import classes from './viewer-page.module.css';
 
@@ -140,6 +143,8 @@ function Study({ studyUid, study, series, me }: StudyProps) {
         </Text>
         <div className={classes.spacer} />
         <StatusChip reading={reading} />
+        <Steps reading={reading} />
+        <CommandButton command={commandOf('help')} onClick={showHelp} />
         <RunModel seriesUid={seriesUid} projects={projects} />
         <Button
           size="compact-sm"
@@ -212,6 +217,16 @@ function Study({ studyUid, study, series, me }: StudyProps) {
         </aside>
       </div>
       <HelpDialog opened={help} onClose={() => setHelp(false)} />
+    </div>
+  );
+}
+
+function Steps({ reading }: { reading: Reading }) {
+  const { canUndo, canRedo } = useStore(reading.history.state);
+  return (
+    <div className={classes.steps}>
+      <CommandButton command={commandOf('undo')} disabled={!canUndo} onClick={() => reading.history.undo()} />
+      <CommandButton command={commandOf('redo')} disabled={!canRedo} onClick={() => reading.history.redo()} />
     </div>
   );
 }
