@@ -58,4 +58,4 @@ export const TextIcon = path('M5 6h14M12 6v13M9 19h6');
 export const ShapesIcon = path('M4 4h8v8H4ZM16 11a5 5 0 1 1-4 8');
 export const PencilIcon = path('M4 20l1-4L16 5l3 3L8 19Z');
 export const HistoryIcon = path('M4 12a8 8 0 1 0 2.5-5.8M4 4v4.5h4.5M12 8v4.5l3 2');
-export const DotsIcon = path('M6 12h.01M12 12h.01M18 12h.01');
+export const DotsIcon = path('M5 12h1M11.5 12h1M18 12h1');

@@ -34,6 +34,8 @@ export interface ReadingState {
   showsShapes: boolean;
   showsTexts: boolean;
   playing: boolean;
+  /** Which list stands beside the image. */
+  panel: 'segmentations' | 'annotations';
 }
 
 export class Reading {
@@ -50,6 +52,7 @@ export class Reading {
     showsShapes: true,
     showsTexts: true,
     playing: false,
+    panel: 'segmentations',
   });
 
   constructor(
@@ -106,7 +109,8 @@ export class Reading {
   create(body: NewAnnotation): void {
     const object = newUuid();
     this.outbox.add(this.studyUid, object, { kind: 'annotation.create', body });
-    this.state.update({ selected: object });
+    // An arrow is drawn to say something: its text is asked for at once.
+    this.state.update({ selected: object, ...(body.kind === 'arrow' && { panel: 'annotations' as const }) });
     let taken: ShownAnnotation | undefined;
     this.history.push({
       undo: () => {

@@ -149,10 +149,8 @@ export function SegmentationCard(props: Props) {
         </span>
         <Badge
           size="xs"
-          variant="light"
-          color={
-            segmentation.state === 'approved' ? 'teal' : segmentation.state === 'proposal' ? 'yellow' : 'gray'
-          }
+          variant={segmentation.state === 'proposal' ? 'outline' : 'light'}
+          color={segmentation.state === 'approved' ? 'teal' : 'gray'}
         >
           {t(`segmentation.state.${segmentation.state}`)}
         </Badge>

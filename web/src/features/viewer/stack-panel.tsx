@@ -41,7 +41,7 @@ export function StackPanel({ error, onView, onShown, onHelp, texts, ...stage }: 
 
   useEffect(() => {
     if (element.current === null) return;
-    const made = new StackView(element.current, setState, () => setFailed(true));
+    const made = new StackView(element.current, setState, setFailed);
     setView(made);
     onView(made);
     return () => {

@@ -55,7 +55,7 @@ export class StackView {
   constructor(
     private readonly element: HTMLDivElement,
     private readonly onChange: (state: ViewState) => void,
-    private readonly onImageFailed: () => void,
+    private readonly onImage: (failed: boolean) => void,
   ) {
     count += 1;
     this.viewportId = `stack-${count}`;
@@ -68,10 +68,10 @@ export class StackView {
       defaultOptions: { background: [0, 0, 0] },
     });
     this.addTools();
-    element.addEventListener(Events.STACK_NEW_IMAGE, this.report);
+    element.addEventListener(Events.STACK_NEW_IMAGE, this.shown);
     element.addEventListener(Events.VOI_MODIFIED, this.report);
     element.addEventListener(Events.IMAGE_RENDERED, this.tellDrawn);
-    core.eventTarget.addEventListener(Events.IMAGE_LOAD_ERROR, this.onImageFailed);
+    core.eventTarget.addEventListener(Events.IMAGE_LOAD_ERROR, this.failed);
     this.resize = new ResizeObserver(() => this.engine.resize(true, true));
     this.resize.observe(element);
   }
@@ -87,7 +87,8 @@ export class StackView {
 
   async goTo(sliceIndex: number): Promise<void> {
     const last = (this.images?.imageIds.length ?? 1) - 1;
-    await this.viewport.setImageIdIndex(Math.min(Math.max(sliceIndex, 0), last));
+    // An image that cannot be loaded is told by the event above, as one that the engine itself asks for.
+    await this.viewport.setImageIdIndex(Math.min(Math.max(sliceIndex, 0), last)).catch(() => undefined);
   }
 
   step(slices: number): void {
@@ -222,10 +223,10 @@ export class StackView {
 
   destroy(): void {
     this.resize.disconnect();
-    this.element.removeEventListener(Events.STACK_NEW_IMAGE, this.report);
+    this.element.removeEventListener(Events.STACK_NEW_IMAGE, this.shown);
     this.element.removeEventListener(Events.VOI_MODIFIED, this.report);
     this.element.removeEventListener(Events.IMAGE_RENDERED, this.tellDrawn);
-    core.eventTarget.removeEventListener(Events.IMAGE_LOAD_ERROR, this.onImageFailed);
+    core.eventTarget.removeEventListener(Events.IMAGE_LOAD_ERROR, this.failed);
     tools.ToolGroupManager.destroyToolGroup(this.toolGroupId);
     this.engine.destroy();
   }
@@ -250,6 +251,13 @@ export class StackView {
   private readonly tellDrawn = (): void => {
     for (const listener of this.drawnListeners) listener();
   };
+
+  private readonly shown = (): void => {
+    this.onImage(false);
+    this.report();
+  };
+
+  private readonly failed = (): void => this.onImage(true);
 
   private readonly report = (): void => {
     const range = this.viewport.getProperties().voiRange;

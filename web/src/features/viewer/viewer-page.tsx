@@ -100,6 +100,7 @@ function Study({ studyUid, study, series, me }: StudyProps) {
   const [help, setHelp] = useState(false);
   const [going, setGoing] = useState<ShownAnnotation | null>(null);
   const reading = useReading(studyUid, me);
+  const { panel } = useStore(reading.state);
   const work = useAnnotations(reading);
   const projects = useWorkProjects(studyUid);
   const project = projects.find((one) => one.permissions.includes('annotation.write')) ?? projects[0] ?? null;
@@ -179,7 +180,12 @@ function Study({ studyUid, study, series, me }: StudyProps) {
           onHelp={showHelp}
         />
         <aside className={classes.side} aria-label={t('viewer.work')}>
-          <Tabs defaultValue="segmentations" keepMounted classNames={{ panel: classes.tab }}>
+          <Tabs
+            value={panel}
+            onChange={(next) => reading.state.update({ panel: next as typeof panel })}
+            keepMounted
+            classNames={{ panel: classes.tab }}
+          >
             <Tabs.List grow>
               <Tabs.Tab value="segmentations" data-testid="tab-segmentations">
                 {t('segmentation.title')}
