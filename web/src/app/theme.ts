@@ -29,7 +29,7 @@ const teal: MantineColorsTuple = [
 export const theme = createTheme({
   colors: { dark: slate, teal },
   primaryColor: 'teal',
-  primaryShade: { light: 7, dark: 6 },
+  primaryShade: 7, // lighter ones do not carry white text
   defaultRadius: 'sm',
   fontFamily: '"Inter", "Pretendard", "Noto Sans KR", "Noto Sans CJK KR", system-ui, sans-serif',
   fontSizes: { xs: '0.72rem', sm: '0.81rem', md: '0.875rem', lg: '1rem', xl: '1.15rem' },

@@ -4,9 +4,10 @@
  */
 import type { ComponentType } from 'react';
 import { ContrastIcon, PanIcon, ResetIcon, ScrollIcon, ZoomIcon } from '../../components/icons';
+import type { Point } from '../../lib/affine';
 import * as icons from './icons';
 import type { Reading } from './reading';
-import type { ShapeType } from './shapes';
+import { moved, type ShapeType, within } from './shapes';
 import type { EngineTool, StackView } from './stack-view';
 
 export type PaintTool = 'brush' | 'eraser' | 'threshold' | 'fill';
@@ -70,6 +71,31 @@ const step = (name: string, slices: number, ...shortcuts: string[]): Command => 
   shortcuts,
   run: ({ view }) => view.step(slices),
 });
+
+/** Moves the chosen annotation by a pixel of its image. */
+function nudge(name: string, key: string, by: Point): Command {
+  return {
+    name,
+    group: 'edit',
+    shortcuts: [`alt+${key}`],
+    run: ({ reading, view }) => {
+      const placement = view.placement();
+      const chosen = reading.find(reading.state.get().selected ?? '');
+      if (chosen?.geometry.space !== 'pixel' || placement === null) return;
+      const points = within(
+        moved(
+          chosen.geometry.points.map(([x, y]): Point => [x ?? 0, y ?? 0]),
+          by,
+        ),
+        placement.columns,
+        placement.rows,
+      );
+      reading.edit(chosen.id, {
+        geometry: { ...chosen.geometry, points: points.map(([x, y]) => [x, y]) },
+      });
+    },
+  };
+}
 
 export const COMMANDS: readonly Command[] = [
   { name: 'reset', group: 'view', shortcuts: ['r'], icon: ResetIcon, run: ({ view }) => view.reset() },
@@ -137,6 +163,10 @@ export const COMMANDS: readonly Command[] = [
       if (selected !== null) reading.remove(selected);
     },
   },
+  nudge('left', 'ArrowLeft', [-1, 0]),
+  nudge('right', 'ArrowRight', [1, 0]),
+  nudge('up', 'ArrowUp', [0, -1]),
+  nudge('down', 'ArrowDown', [0, 1]),
   {
     name: 'smaller',
     group: 'edit',

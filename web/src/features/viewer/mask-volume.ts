@@ -84,6 +84,14 @@ export class MaskVolume {
   }
 }
 
+/** A slice with one change done to it, or undone: voxels that the change did not touch stay as they are now. */
+export function withChange(now: Uint8Array, from: Uint8Array, to: Uint8Array): Uint8Array {
+  return now.map((byte, index) => {
+    const touched = (from[index] ?? 0) ^ (to[index] ?? 0);
+    return (byte & ~touched) | ((to[index] ?? 0) & touched);
+  });
+}
+
 export function setBit(packed: Uint8Array, index: number): void {
   packed[index >> 3] = (packed[index >> 3] ?? 0) | (1 << (index & 7));
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { enclosedRegion, forEachPixelOfStroke } from './brush';
 import { BOTH, differenceOf, ONLY_FIRST, ONLY_SECOND } from './mask-difference';
 import { pictureOfSlice } from './mask-picture';
-import { hasBit, MaskVolume, setBit } from './mask-volume';
+import { hasBit, MaskVolume, setBit, withChange } from './mask-volume';
 
 const GRID = { rows: 9, columns: 11 };
 
@@ -83,6 +83,12 @@ describe('a mask volume', () => {
     expect(volume.segmentNumbers).toEqual([1, 4]);
     expect(volume.densestSlice([4])).toBe(2);
   });
+});
+
+it('a stroke is undone without what somebody else did beside it', () => {
+  const [before, after] = [new Uint8Array([0b0001]), new Uint8Array([0b0110])];
+  const theirs = new Uint8Array([0b1000_0110]);
+  expect([...withChange(theirs, after, before)]).toEqual([0b1000_0001]);
 });
 
 describe('the picture of a slice', () => {

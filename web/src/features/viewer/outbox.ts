@@ -3,6 +3,7 @@
  * another tab left behind. Nothing leaves the log before the server has acknowledged it or a person has decided.
  */
 import { RequestFailed } from '../../api/failure';
+import { onSessionEnd } from '../../api/session';
 import { Store } from '../../lib/store';
 import { newUuid } from '../../lib/uuid';
 import { acknowledged, appended, type Operation, sendable, type Work } from './operations';
@@ -22,6 +23,7 @@ export interface OutboxState {
 const QUIET_MS = 900;
 const RETRY_FIRST_MS = 1_000;
 const RETRY_MOST_MS = 30_000;
+const WORTH_ANOTHER_TRY = ['unauthenticated', 'too-many-requests', 'idempotency-key-in-flight'];
 const LOCK = 'annotomy-tab-';
 
 type Listener = (operation: Operation, result: Result) => void;
@@ -40,12 +42,34 @@ export class Outbox {
   private readonly channel = new BroadcastChannel('annotomy-outbox');
   private lastAt = 0;
 
+  constructor() {
+    window.addEventListener('online', () => this.schedule(0));
+    window.addEventListener('offline', () => this.state.update({ offline: true }));
+    onSessionEnd(() => this.stop());
+    // Held as long as this page lives: by it other pages know that its operations are cared for.
+    void navigator.locks?.request(LOCK + this.tab, () => new Promise(() => undefined));
+  }
+
   /** Takes up what this person left behind in pages that are gone. */
   start(userId: string): Promise<void> {
-    if (this.userId !== userId) this.started = null;
+    if (this.userId !== userId) this.stop();
     this.userId = userId;
-    this.started ??= this.begin();
+    this.started ??= this.begin().catch(() => this.state.update({ unsafe: true }));
     return this.started;
+  }
+
+  /** When what was left behind is known: who shows an object before that would show it without. */
+  ready(): Promise<void> {
+    return this.started ?? Promise.resolve();
+  }
+
+  /** Nobody's work is sent in another's name: it stays on the disk until its owner signs in again. */
+  private stop(): void {
+    clearTimeout(this.timer);
+    this.userId = '';
+    this.started = null;
+    this.sent.clear();
+    this.state.update({ log: [] });
   }
 
   onDone(listener: Listener): () => void {
@@ -108,17 +132,14 @@ export class Outbox {
   }
 
   private async begin(): Promise<void> {
-    window.addEventListener('online', () => this.schedule(0));
-    window.addEventListener('offline', () => this.state.update({ offline: true }));
-    // Held as long as this page lives: by it other pages know that its operations are cared for.
-    void navigator.locks?.request(LOCK + this.tab, () => new Promise(() => undefined));
     const held = (await navigator.locks?.query())?.held?.map((lock) => lock.name) ?? [];
     const left = (await readOperations())
       .filter((one) => one.userId === this.userId)
-      .filter((one) => one.tab !== this.tab && !held.includes(LOCK + one.tab))
+      .filter((one) => one.tab === this.tab || !held.includes(LOCK + one.tab))
       .map((one): Operation => ({ ...one, tab: this.tab }));
     for (const one of left) this.sent.add(one.id); // it may have been on its way: its key must keep its request
-    this.keep([...left, ...this.state.get().log], []);
+    const known = new Set(this.state.get().log.map((one) => one.id));
+    this.keep([...left.filter((one) => !known.has(one.id)), ...this.state.get().log], []);
     this.schedule(0);
   }
 
@@ -161,7 +182,7 @@ export class Outbox {
       this.channel.postMessage(operation.studyUid);
     } catch (error) {
       if (!(error instanceof RequestFailed)) throw error;
-      if (error.status >= 500 || error.status === 429 || error.status === 401) throw error;
+      if (error.status >= 500 || WORTH_ANOTHER_TRY.includes(error.slug)) throw error;
       const refused = { slug: error.slug, message: error.message, problem: error.problem };
       this.keep(
         this.state.get().log.map((one) => (one.id === operation.id ? { ...one, refused } : one)),
@@ -173,10 +194,7 @@ export class Outbox {
   private keep(log: readonly Operation[], removed: readonly string[]): void {
     const before = new Set(this.state.get().log);
     this.state.update({ log });
-    writeOperations(
-      log.filter((one) => !before.has(one)),
-      removed,
-    ).then(
+    writeOperations(this.state.get().unsafe ? log : log.filter((one) => !before.has(one)), removed).then(
       () => this.state.update({ unsafe: false }),
       () => this.state.update({ unsafe: true }),
     );

@@ -19,6 +19,7 @@ export function paintGesture(given: {
   const { view, reading, layers, tool, onNotice } = given;
   let session: MaskSession | null = null;
   let last: Point | null = null;
+  let image = -1;
 
   const begin = (): boolean => {
     const { active } = reading.state.get();
@@ -34,6 +35,7 @@ export function paintGesture(given: {
     if (slice < 0) return tell('segmentation.noSliceHere');
     if (!open.beginStroke(active.segmentNumber, slice)) return false;
     session = open;
+    image = view.sliceIndex;
     return true;
   };
   const tell = (key: string): false => {
@@ -51,6 +53,13 @@ export function paintGesture(given: {
     });
   };
 
+  const end = () => {
+    const change = session?.endStroke() ?? null;
+    if (session !== null && change !== null) reading.painted(session, [change]);
+    session = null;
+    last = null;
+  };
+
   return {
     press: (at) => {
       if (!begin() || session === null) return;
@@ -64,15 +73,12 @@ export function paintGesture(given: {
     },
     move: (at) => {
       if (session === null || last === null || tool.name === 'fill') return;
+      if (view.sliceIndex !== image) return end(); // the wheel was turned: the stroke belongs to the slice it began on
       drag(last, at);
       last = at;
     },
-    release: () => {
-      const change = session?.endStroke() ?? null;
-      if (session !== null && change !== null) reading.painted(session, [change]);
-      session = null;
-      last = null;
-    },
+    release: end,
+    cancel: end,
   };
 }
 

@@ -11,7 +11,7 @@ import { newUuid } from '../../lib/uuid';
 import type { ToolName } from './actions';
 import { History } from './history';
 import { MaskSession, type ShownSegment } from './mask-session';
-import { MaskVolume, type SliceChange } from './mask-volume';
+import { MaskVolume, type SliceChange, withChange } from './mask-volume';
 import { type Operation, type ShownAnnotation, withOperations } from './operations';
 import type { Outbox } from './outbox';
 import type { Result } from './outbox-send';
@@ -72,6 +72,9 @@ export class Reading {
     if ('segmentation' in result) {
       this.sessions.get().get(result.object)?.saved(result.segmentation);
       this.putSegmentation(result.segmentation);
+      // Sent again after a lost answer, and somebody saved in between: theirs is not in what is open here.
+      const followed = operation.kind === 'masks.save' && result.version > operation.base + 1;
+      if (followed) void this.reopenMasks(result.segmentation);
       return;
     }
     this.cache.setQueryData<Annotation[]>(this.annotationsKey, (list) => {
@@ -165,6 +168,7 @@ export class Reading {
 
   /** Opens the masks, with strokes upon them that are not saved yet. */
   async openMasks(segmentation: Segmentation): Promise<MaskSession> {
+    await this.outbox.ready();
     const known = this.sessions.get().get(segmentation.id);
     if (known !== undefined) return known;
     const pending = this.pendingMasks(segmentation.id);
@@ -207,13 +211,14 @@ export class Reading {
 
   painted(session: MaskSession, changes: readonly SliceChange[]): void {
     const put = (side: 'before' | 'after') => {
+      // A reopened segmentation has a new session: the step is done upon what is open.
+      const now = this.sessions.get().get(session.id) ?? session;
+      const other = side === 'before' ? 'after' : 'before';
       const slices = changes.map((one) => ({
         segmentNumber: one.segmentNumber,
         slice: one.slice,
-        bits: one[side],
+        bits: withChange(now.volume.slice(one.segmentNumber, one.slice), one[other], one[side]),
       }));
-      // A reopened segmentation has a new session: the step is done upon what is open.
-      const now = this.sessions.get().get(session.id) ?? session;
       for (const one of slices) now.put(one.segmentNumber, one.slice, one.bits);
       this.saveMasks(now, slices, null);
     };

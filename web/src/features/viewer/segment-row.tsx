@@ -62,14 +62,12 @@ export function SegmentRow({ segment, editable, chosen, onChoose, onChange, onDe
         className={classes.segment}
         data-visible={visible}
         aria-pressed={chosen}
-        aria-label={t('segmentation.drawOn', { label })}
+        title={t('segmentation.drawOn', { label })}
         data-testid="segment"
         onClick={onChoose}
       >
         <span className={classes.color} style={{ background: segment.color }} />
-        <span className={classes.name} title={segment.meaning}>
-          {label}
-        </span>
+        <span className={classes.name}>{label}</span>
         <span className={classes.volume}>{t('segmentation.volume', { value })}</span>
       </UnstyledButton>
       {icon('go-to-segment', t('segmentation.goTo', { label }), <TargetIcon />, onGoTo, !visible)}

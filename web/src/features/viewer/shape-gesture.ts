@@ -4,14 +4,19 @@ import type { Tool } from './actions';
 import { closed, type Draft, hovered, type Progress, pressed, released } from './draw-gesture';
 import type { Reading } from './reading';
 import type { ImagePlace } from './series-images';
-import { type Shape, type ShapeType, within } from './shapes';
+import { middleOf, type Shape, type ShapeType, within } from './shapes';
 import type { StackView } from './stack-view';
 
 export interface Gesture {
   press: (at: Point) => void;
   move: (at: Point) => void;
   release: (at: Point) => void;
+  /** A double click. */
   close?: () => void;
+  /** The key: ends what is being drawn, or puts a shape into the middle of the image, to be moved by keys. */
+  enter?: () => void;
+  /** Gives up a shape; a stroke ends where it is. */
+  cancel: () => void;
 }
 
 /** Within so many CSS pixels two places are one. */
@@ -68,5 +73,15 @@ export function shapeGesture(given: {
     },
     release: (at) => draft && take(released(draft, at, near())),
     close: () => draft && take(closed(draft, near())),
+    enter: () => {
+      if (draft !== null) return take(closed(draft, near()));
+      const placement = view.placement();
+      if (placement === null) return;
+      keep({ type: tool.name, points: middleOf(tool.name as ShapeType, placement.columns, placement.rows) });
+    },
+    cancel: () => {
+      draft = null;
+      setDraft(null);
+    },
   };
 }

@@ -84,6 +84,35 @@ export function withShortAxis(from: Point, to: Point): Point[] {
   return [from, to, [mx - dy, my + dx], [mx + dy, my - dx]];
 }
 
+/** A shape of each kind over the middle of an image, a quarter of it wide: where keys begin. */
+export function middleOf(type: ShapeType, columns: number, rows: number): Point[] {
+  const [x, y, reach] = [columns / 2, rows / 2, Math.min(columns, rows) / 8];
+  const [left, right]: [Point, Point] = [
+    [x - reach, y],
+    [x + reach, y],
+  ];
+  const corners: Point[] = [
+    [x - reach, y - reach],
+    [x + reach, y + reach],
+  ];
+  switch (type) {
+    case 'probe':
+      return [[x, y]];
+    case 'angle':
+      return [[x, y - reach], left, right];
+    case 'bidirectional':
+      return withShortAxis(left, right);
+    case 'rectangle':
+    case 'ellipse':
+      return corners;
+    case 'polygon':
+    case 'freehand':
+      return cornersOf(corners);
+    default:
+      return [left, right];
+  }
+}
+
 export function moved(points: readonly Point[], by: Point): Point[] {
   return points.map((point): Point => [point[0] + by[0], point[1] + by[1]]);
 }

@@ -99,7 +99,7 @@ export function StackPanel({ error, onView, onShown, onHelp, texts, ...stage }: 
       <div className={classes.stage}>
         <Stage
           {...stage}
-          view={loading ? null : view}
+          view={loading || failed ? null : view}
           texts={[...texts, ...(images === null ? [] : [`${(state?.sliceIndex ?? 0) + 1} / ${count}`])]}
           onNotice={tell}
         >

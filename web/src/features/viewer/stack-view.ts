@@ -77,12 +77,15 @@ export class StackView {
   }
 
   async show(images: SeriesImages, sliceIndex: number): Promise<void> {
+    if (this.images !== null) tools.utilities.stackPrefetch.disable(this.element);
     this.images = images;
     await this.viewport.setStack(images.imageIds, sliceIndex);
     // Without a window in the header the engine would choose anew for each slice: one for all is chosen here.
     if (!images.hasWindow) this.viewport.setProperties({ voiRange: this.contrastRange() });
     this.viewport.render();
     this.report();
+    // The rest of the stack comes behind: scrolling waits for nothing then, and goes on without a network.
+    tools.utilities.stackPrefetch.enable(this.element);
   }
 
   async goTo(sliceIndex: number): Promise<void> {
@@ -222,6 +225,7 @@ export class StackView {
   }
 
   destroy(): void {
+    tools.utilities.stackPrefetch.disable(this.element);
     this.resize.disconnect();
     this.element.removeEventListener(Events.STACK_NEW_IMAGE, this.shown);
     this.element.removeEventListener(Events.VOI_MODIFIED, this.report);
@@ -257,7 +261,11 @@ export class StackView {
     this.report();
   };
 
-  private readonly failed = (): void => this.onImage(true);
+  /** Of an image that is fetched ahead nothing is told: it is asked for again when somebody goes there. */
+  private readonly failed = (event: Event): void => {
+    const { imageId } = (event as CustomEvent<{ imageId?: string }>).detail ?? {};
+    if (imageId === this.images?.imageIds[this.sliceIndex]) this.onImage(true);
+  };
 
   private readonly report = (): void => {
     const range = this.viewport.getProperties().voiRange;

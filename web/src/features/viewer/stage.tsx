@@ -3,6 +3,7 @@ import { type ReactNode, useEffect, useMemo, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import type { ProjectLabel } from '../../api/annotations';
 import { type Point, scaleOf } from '../../lib/affine';
+import { isTyping } from '../../lib/shortcut';
 import { useStore } from '../../lib/store';
 import { resizeBrush, toolOf } from './actions';
 import { AnnotationLayer } from './annotation-layer';
@@ -59,17 +60,6 @@ export function Stage(props: Props) {
     setDraft(null);
   }, [view, tool]);
 
-  useEffect(() => {
-    const cancel = (event: KeyboardEvent) => {
-      if (event.key === 'Escape') {
-        setDraft(null);
-        reading.state.update({ selected: null });
-      }
-    };
-    window.addEventListener('keydown', cancel);
-    return () => window.removeEventListener('keydown', cancel);
-  }, [reading]);
-
   const place = images?.places[placement?.sliceIndex ?? -1] ?? null;
   // A stroke changes the layers while it goes on: it asks for them, so that it is not begun anew.
   const latestLayers = useRef(layers);
@@ -82,6 +72,24 @@ export function Stage(props: Props) {
       return shapeGesture({ view, reading, place, seriesUid, projectId, tool, onNotice, setDraft });
     return null;
   }, [view, reading, tool, place, seriesUid, projectId, onNotice]);
+
+  // A tool that is put down ends what it was drawing: a stroke is kept, half a shape is not.
+  useEffect(() => {
+    if (gesture === null) return;
+    return () => gesture.cancel();
+  }, [gesture]);
+
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => {
+      if (event.defaultPrevented || isTyping(event.target, event.key)) return;
+      if (event.key === 'Escape') {
+        gesture?.cancel();
+        reading.state.update({ selected: null });
+      } else if (event.key === 'Enter') gesture?.enter?.();
+    };
+    window.addEventListener('keydown', press);
+    return () => window.removeEventListener('keydown', press);
+  }, [reading, gesture]);
 
   // React listens to wheels passively; this one must keep the engine from scrolling.
   useEffect(() => {
@@ -135,6 +143,7 @@ export function Stage(props: Props) {
         const point = at(event);
         if (event.button === 0 && point !== null) gesture?.release(point);
       }}
+      onPointerCancel={() => gesture?.cancel()}
       onPointerLeave={() => setPointer(null)}
       onDoubleClick={() => gesture?.close?.()}
     >

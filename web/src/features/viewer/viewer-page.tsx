@@ -136,7 +136,7 @@ function Study({ studyUid, study, series, me }: StudyProps) {
   return (
     <div className={classes.page}>
       <div className={classes.bar}>
-        <Text fw={600} size="sm" truncate>
+        <Text component="h1" fw={600} size="sm" truncate>
           {name}
         </Text>
         <Text size="xs" c="dimmed" truncate>
