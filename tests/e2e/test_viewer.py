@@ -42,8 +42,12 @@ class World:
         page.goto(f"/viewer/{STUDY}")
         page.locator("[data-testid=viewport][data-shown=true]").wait_for()
         saved(page)
-        page.wait_for_load_state("networkidle")  # all images are fetched ahead, so that a test may go offline
         return page
+
+    def offline(self, page: Page) -> None:
+        """Once all images are fetched ahead, so that there is something to draw on."""
+        page.wait_for_load_state("networkidle")
+        self.context.set_offline(True)
 
     def annotations(self) -> list[dict[str, Any]]:
         params = {"study_instance_uid": STUDY}
@@ -165,7 +169,7 @@ def test_what_is_drawn_offline_and_left_behind_by_a_closed_tab_is_sent_on_return
     page = world.open()
     page.locator("[data-testid=segmentation][data-drawn=true]").wait_for()
     [before] = world.segmentations()
-    world.context.set_offline(True)
+    world.offline(page)
     page.keyboard.press("Home")
     page.get_by_test_id("segment").click()
     page.keyboard.press("d")
@@ -190,7 +194,7 @@ def test_a_lost_race_shows_both_masks_and_saves_them_slice_by_slice(world: World
     page = world.open()
     page.locator("[data-testid=segmentation][data-drawn=true]").wait_for()
     [before] = world.segmentations()
-    world.context.set_offline(True)  # both draw at once: ours is kept until theirs is stored
+    world.offline(page)  # both draw at once: ours is kept until theirs is stored
     page.get_by_test_id("segment").click()
     page.keyboard.press("d")
     page.keyboard.press("End")
