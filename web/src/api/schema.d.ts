@@ -983,6 +983,93 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/interactive-sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListOwn */
+        get: operations["ListInteractiveSessions"];
+        put?: never;
+        /** Begin */
+        post: operations["BeginInteractiveSession"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetOne */
+        get: operations["GetInteractiveSession"];
+        put?: never;
+        post?: never;
+        /** End */
+        delete: operations["EndInteractiveSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}/hints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** SetHints */
+        put: operations["SetInteractiveHints"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}/mask": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetMask */
+        get: operations["GetInteractiveMask"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}/take": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take */
+        post: operations["TakeInteractiveMask"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/jobs": {
         parameters: {
             query?: never;
@@ -3101,11 +3188,43 @@ export interface components {
             name: string;
             user_ids: string[];
         };
+        /** Hint */
+        Hint: {
+            /** @enum {string} */
+            kind: "point" | "stroke" | "box";
+            at_kji: [
+                number,
+                number,
+                number
+            ][];
+            /** @default true */
+            on_object: boolean;
+        };
+        /** Hints */
+        Hints: {
+            hints: components["schemas"]["Hint"][];
+        };
         /** ImportForm */
         ImportForm: {
             metadata: unknown;
             /** Format: binary */
             file: string;
+        };
+        /** InteractiveSession */
+        InteractiveSession: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            series_instance_uid: string;
+            /** @enum {string} */
+            state: "ready" | "waiting";
+            position: number;
+            hints: components["schemas"]["Hint"][];
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            used_at: string;
         };
         /** IssuedApiKey */
         IssuedApiKey: {
@@ -3387,6 +3506,12 @@ export interface components {
             /** Format: uuid */
             user_id: string;
         };
+        /** NewInteractiveSession */
+        NewInteractiveSession: {
+            /** Format: uuid */
+            project_id: string;
+            series_instance_uid: string;
+        };
         /** NewLabel */
         NewLabel: {
             /** Format: uuid */
@@ -3584,6 +3709,12 @@ export interface components {
         /** Page[Prediction] */
         "Page_annotomy.inference.schemas.Prediction_": {
             items: components["schemas"]["Prediction"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[InteractiveSession] */
+        "Page_annotomy.interactive.schemas.InteractiveSession_": {
+            items: components["schemas"]["InteractiveSession"][];
             next: string | null;
             total: number | null;
         };
@@ -4300,6 +4431,24 @@ export interface components {
             study_instance_uid: string;
             items: components["schemas"]["PersonsAccess"][];
         };
+        /** Taken */
+        Taken: {
+            /** Format: uuid */
+            segmentation_id: string;
+            segment_number: number;
+            base_version: number;
+            /**
+             * @default add
+             * @enum {string}
+             */
+            how: "add" | "replace" | "remove";
+        };
+        /** TakenAs */
+        TakenAs: {
+            /** Format: uuid */
+            segmentation_id: string;
+            version: number;
+        };
         /** TokenAnswer */
         TokenAnswer: {
             access_token: string;
@@ -4623,6 +4772,33 @@ export interface components {
         };
         /** @description The annotation is not valid */
         TheAnnotationIsNotValid: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No hint is on the object. The series is not a volume */
+        NoHintIsOnTheObjectOrTheSeriesIsNotAVolume: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The session waits for a place. The mask could not be computed */
+        TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No hint is on the object. The series is not a volume. The masks do not fit the series */
+        NoHintIsOnTheObjectOrTheSeriesIsNotAVolumeOrTheMasksDoNotFitTheSeries: {
             headers: {
                 [name: string]: unknown;
             };
@@ -6976,6 +7152,216 @@ export interface operations {
             404: components["responses"]["NotFound"];
             409: components["responses"]["InConflictWithThePresentState"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListInteractiveSessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.interactive.schemas.InteractiveSession_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    BeginInteractiveSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewInteractiveSession"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InteractiveSession"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetInteractiveSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InteractiveSession"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    EndInteractiveSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SetInteractiveHints: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Hints"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["NoHintIsOnTheObjectOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed"];
+        };
+    };
+    GetInteractiveMask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["NoHintIsOnTheObjectOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed"];
+        };
+    };
+    TakeInteractiveMask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Taken"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TakenAs"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["NoHintIsOnTheObjectOrTheSeriesIsNotAVolumeOrTheMasksDoNotFitTheSeries"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed"];
         };
     };
     ListJobs: {
