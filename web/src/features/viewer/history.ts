@@ -20,6 +20,13 @@ export class History {
     this.tell();
   }
 
+  /** When the ground has changed under the steps: to undo what was given up would take away from somebody else's work. */
+  clear(): void {
+    this.done = [];
+    this.undone = [];
+    this.tell();
+  }
+
   undo(): void {
     const step = this.done.pop();
     if (step === undefined) return;

@@ -65,13 +65,14 @@ export function MaskConflict({ reading, operation, onClose }: Props) {
             slices: kept,
             describe,
           } as const);
+    reading.history.clear();
     reading.outbox.resolve(operation, work);
     reading.putSegmentation(theirs);
     await reading.reopenMasks(theirs);
     if (kept === null) {
       // What was given up can still be had: one step back puts it upon theirs.
-      const session = reading.sessions.get().get(operation.object);
       const put = (volume: MaskVolume) => {
+        const session = reading.sessions.get().get(operation.object);
         const back = mine.map((one) => ({ ...one, bits: volume.slice(one.segmentNumber, one.slice) }));
         for (const one of back) session?.put(one.segmentNumber, one.slice, one.bits);
         if (session) reading.saveMasks(session, back, null);
