@@ -21,6 +21,8 @@ pytestmark = pytest.mark.browser
 
 VIEWPORT: Any = {"width": 1000, "height": 560}
 SLICES, SIZE, SPACING_MM = 4, 16, 0.75
+VIEWER_LIMIT_BYTES = 1_400_000
+"""Compressed."""
 STUDY, SERIES = "1.2.826.0.1.3680043.8.498.8", "1.2.826.0.1.3680043.8.498.8.1"
 OTHER = ("park", "only for tests 2!")
 
@@ -262,6 +264,14 @@ def test_a_shape_is_placed_moved_and_taken_back_by_keys_alone(world: World) -> N
     saved(page)
     assert {one["id"] for one in world.annotations()} == {one["id"] for one in before}
     page.close()
+
+
+def test_the_viewer_keeps_to_its_size() -> None:
+    """What a reader waits for at the first opening. The budget leaves room for a volume viewport, not for a second engine."""
+    if not (STATIC / "app" / "index.html").is_file():
+        pytest.skip("the web app is not built (./run build)")
+    [chunk] = (STATIC / "app" / "assets").glob("viewer-page-*.js.gz")
+    assert chunk.stat().st_size <= VIEWER_LIMIT_BYTES
 
 
 def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
