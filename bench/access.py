@@ -111,10 +111,10 @@ async def _fill(db: Database, studies: int) -> None:
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} no force row level security")
         # It takes a lock for each study, which no transaction has room for a million times.
-        await connection.execute("alter table studies disable trigger bind_annotations")
+        await connection.execute("alter table studies disable trigger mark_repeated")
         await connection.execute(_STUDIES, studies, timeout=FILL_S)
         await connection.execute(_SERIES, SERIES_OF_STUDY, timeout=FILL_S)
-        await connection.execute("alter table studies enable trigger bind_annotations")
+        await connection.execute("alter table studies enable trigger mark_repeated")
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} force row level security")
         await connection.execute("reset app.actor")
@@ -159,10 +159,13 @@ def _department(number: int) -> str:
 async def _project(db: Database, actor: Actor, holds: str) -> UUID:
     async with db.write(actor, unrestricted=True) as tx:
         project = await create_project(tx, name="bench", description="")
+        # It takes a lock for each study, which no transaction has room for a million times.
+        await tx.execute("alter table project_items disable trigger bind_annotations")
         await tx.execute(
             f"insert into project_items (project_id, study_id, study_at, added_by) select $1, id, study_at, $2 from studies where {holds}",
             project.id, actor.user_id,
         )  # fmt: skip
+        await tx.execute("alter table project_items enable trigger bind_annotations")
     return project.id
 
 

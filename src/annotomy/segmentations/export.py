@@ -52,7 +52,9 @@ async def export_segmentation(
     async with services.db.read(actor) as tx:
         row = await query.get_version(tx, segmentation_id, version)
         if form == "seg" and row["sop_instance_uid"] and segment_number is None:
-            [kept] = await locate(tx, sop_instance_uid=row["sop_instance_uid"])
+            [kept] = await locate(
+                tx, study_instance_uid=row["study_instance_uid"], sop_instance_uid=row["sop_instance_uid"]
+            )
             return Exported(DICOM, _file_name(row, ".dcm"), services.blobs.stream(kept.blob_address))
         masks = await query.read_masks(tx, row, None if segment_number is None else [segment_number])
     if segment_number is not None:

@@ -22,7 +22,7 @@ from annotomy.dicom.pixels import PixelError
 from annotomy.dicom.seg import ANATOMICAL_STRUCTURE, Coded
 from annotomy.dicom.seg_read import SEG_CLASSES, SegError, SegFrame, SegRead, read_seg
 from annotomy.errors import NotFound, Problem
-from annotomy.projects.access import Permission, require
+from annotomy.projects.access import Permission, require, visible_work
 from annotomy.segmentations import nifti_file, nrrd_file, png_file
 from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet, of_labels
 from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
@@ -105,7 +105,7 @@ async def import_from_archive(
     """A SEG that the archive holds, onto the series that it references. The same SEG makes one segmentation in a project."""
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, project_id)
-        [at] = await locate(tx, sop_instance_uid=sop_instance_uid)
+        at = min(await locate(tx, sop_instance_uid=sop_instance_uid), key=lambda one: one.id)
     if at.sop_class_uid not in SEG_CLASSES or at.blob_size > MAX_IMPORT_BYTES:
         raise UnreadableMasks("The instance is no DICOM segmentation, or larger than is taken in.")
     data = await read_instance(services, at)
@@ -124,7 +124,7 @@ async def import_from_archive(
         bricks=masks,
         label=label or seg.label,
         why=note,
-        id=uuid5(project_id, sop_instance_uid),
+        id=uuid5(project_id, f"{actor.user_id} {sop_instance_uid}"),
         kept_as=sop_instance_uid,
     )
     return await create_segmentation(services, actor, new)
@@ -135,7 +135,8 @@ async def take_stored_seg(services: Services, actor: Actor, project_id: UUID, so
     async with services.db.read(actor) as tx:
         known = await tx.fetchval(
             "select s.id from segmentation_versions v join segmentations s on s.id = v.segmentation_id"
-            " where v.sop_instance_uid = $1 and s.project_id = $2 limit 1",
+            f" where v.sop_instance_uid = $1 and s.project_id = $2"
+            f" and {visible_work('segmentation', 's.project_id', 's.created_by')} order by s.id limit 1",
             sop_instance_uid, project_id,
         )  # fmt: skip
     made = known or await import_from_archive(services, actor, project_id, sop_instance_uid)

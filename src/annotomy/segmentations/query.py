@@ -20,7 +20,7 @@ SEEN = f"{visible_target('g')} and {visible_work('segmentation', 'g.project_id',
 everybody's work or it is one's own."""
 
 _COLUMNS = (
-    "g.id, g.project_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"
+    "g.id, g.project_id, g.study_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"
     " g.prediction_id, g.created_by, g.created_at, g.updated_at, g.deleted_at, n.shape_kji, n.affine_lps, n.sop_instance_uid, n.created_at as made_at,"
     " (select u.username from users u where u.id = n.created_by) as made_by"
 )

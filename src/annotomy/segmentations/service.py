@@ -90,7 +90,7 @@ async def create_segmentation(
     _require_valid(new)
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
-        await require_study(
+        study_id = await require_study(
             tx,
             actor,
             new.project_id,
@@ -106,16 +106,18 @@ async def create_segmentation(
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
         made = await tx.fetchval(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, frame_of_reference_uid, label,"
-            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)"
+            " state, prediction_id, created_by, created_at, updated_at, study_id)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)"
             " on conflict (id) do nothing returning id",
             segmentation_id, new.project_id, source.study_instance_uid, source.series_instance_uid,
             source.frame_of_reference_uid, new.label, new.state, new.prediction_id, actor.user_id, made_at,
+            study_id,
         )  # fmt: skip
         if made is None:  # another call of the same id was first
             return segmentation_id
         sop_instance_uid = new.kept_as
         if kept is not None:
-            sop_instance_uid = (await write_derived(tx, new.project_id, kept)).sop_instance_uid
+            sop_instance_uid = (await write_derived(tx, new.project_id, study_id, kept)).sop_instance_uid
         await tx.execute(
             "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps,"
             " sop_instance_uid, why, created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)",
