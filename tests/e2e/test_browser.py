@@ -94,7 +94,7 @@ def test_the_overlay_is_drawn_in_the_colour_of_its_segment(page: Page) -> None:
         "() => document.querySelectorAll('[data-testid=segment]').length === 1"  # the list stands
     )
     until_coloured(page, coloured=True)
-    page.get_by_test_id("segment").click()
+    page.get_by_test_id("segment-visibility").click()
     until_coloured(page, coloured=False)
 
 

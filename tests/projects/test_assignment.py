@@ -133,3 +133,26 @@ async def _store(application: Application, actor: Actor, made: list[dict[str, st
     outcomes = await store_instances(application.services, actor, None, files())
     assert [outcome.state for outcome in outcomes] == ["stored"] * len(made)
     return [outcome.sop_instance_uid for outcome in outcomes]
+
+
+async def test_projects_are_found_by_a_study_that_one_sees_in_them(application: Application) -> None:
+    client = application.client
+    owner, owner_headers = await _actor(application, "owner")
+    reader, reader_headers = await _actor(application, "reader")
+    [study] = [invent_one(Modality="CT")]
+    await store(application.services, owner, [study])
+    holding, empty = await _project(application, owner_headers), await _project(application, owner_headers)
+    for url in (holding, empty):
+        await _join(application, url, owner_headers, reader, "viewer")
+    body = {"study_instance_uid": study["StudyInstanceUID"]}
+    assert (await client.post(f"{holding}/studies", json=body, headers=owner_headers)).status_code == 201
+
+    async def found(uid: str) -> list[str]:
+        answer = await client.get("/api/v1/projects", params={"study_instance_uid": uid}, headers=reader_headers)
+        return [one["id"] for one in answer.json()["items"]]
+
+    assert await found(study["StudyInstanceUID"]) == [holding.rsplit("/", 1)[1]]
+    rule = {"effect": "DENY", "level": "STUDY", "attribute": "Modality", "operator": "EQ", "value": "CT"}
+    made = await client.post(f"{holding}/rules", json=rule, headers=owner_headers)
+    assert made.status_code == 201, made.text
+    assert await found(study["StudyInstanceUID"]) == await found("1.2.3") == []

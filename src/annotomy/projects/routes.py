@@ -40,10 +40,16 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)]
 
 
 @get("/", operation_id="ListProjects", opt={"permission": "own"})
-async def list_projects(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[Project]:
+async def list_projects(
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    study_instance_uid: Annotated[
+        str | None, QueryParameter(max_length=64, description="Only those in which one sees this study")
+    ] = None,
+) -> Page[Project]:
     """The projects that one is a member of."""
     async with services.db.read(actor) as tx:
-        found = await service.list_projects(tx)
+        found = await service.list_projects(tx, study_instance_uid)
     return Page(items=found, next=None, total=len(found))
 
 

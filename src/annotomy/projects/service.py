@@ -44,8 +44,13 @@ async def create_project(tx: WriteTx, *, name: str, description: str) -> Project
     return await get_project(tx, project_id)
 
 
-async def list_projects(tx: ReadTx) -> list[Project]:
-    rows = await tx.fetch(f"{_MINE} order by p.name, p.id limit 1000", tx.actor.user_id, tx.actor.project_ids)
+async def list_projects(tx: ReadTx, study_instance_uid: str | None = None) -> list[Project]:
+    """One's own; with a study, those in which one sees it. One that is hidden is in none, like one that nobody has."""
+    rows = await tx.fetch(
+        f"{_MINE} and ($3::text is null or exists (select from visibility v join studies st on st.id = v.study_id"
+        " where v.project_id = p.id and st.study_instance_uid = $3)) order by p.name, p.id limit 1000",
+        tx.actor.user_id, tx.actor.project_ids, study_instance_uid,
+    )  # fmt: skip
     return [Project(**dict(row)) for row in rows]
 
 

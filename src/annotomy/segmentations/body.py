@@ -2,7 +2,7 @@
 
 A little-endian uint32 with the length of a JSON header, the header, then for each segment its voxels as packed bits,
 lowest bit first, in [k, j, i] order. The header names the byte range of each segment behind it. What is sent to save an
-edit may name `bricks` instead: 16 slices of one segment each (bricks.py).
+edit may name `bricks` instead, 16 slices of one segment each (bricks.py), or single `slices`.
 """
 
 import struct
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from annotomy.errors import BadRequest
 from annotomy.segmentations.bricks import BRICK_SLICES, Brick, BrickKey, MaskSet, brick_count, pack_bits, unpack_bits
@@ -45,6 +46,13 @@ class BrickRange(msgspec.Struct, frozen=True):
     length: int
 
 
+class SliceRange(msgspec.Struct, frozen=True):
+    segment_number: int
+    slice_index: int
+    offset: int
+    length: int
+
+
 class EditHeader(msgspec.Struct, frozen=True):
     """What changed, against the version that If-Match names; what is not named stays as it is."""
 
@@ -55,6 +63,8 @@ class EditHeader(msgspec.Struct, frozen=True):
     """Whole masks."""
     bricks: list[BrickRange] = []
     """16 slices of one segment each; all bits 0 empties them."""
+    slices: list[SliceRange] = []
+    """One slice of one segment each, what a brush stroke touches; the other slices of its brick stay."""
     describe: list[DescribedSegment] | None = None
     """All segments of the new version. One that is left out is removed, a new one begins empty; null: as before."""
     why: Annotated[str, msgspec.Meta(max_length=1000)] = ""
@@ -62,9 +72,11 @@ class EditHeader(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """`changed` holds None for a brick without a voxel."""
+    """`changed` holds None for a brick without a voxel; `slices` holds single slices of bricks that it does not hold."""
 
     changed: dict[BrickKey, Brick | None]
+    slices: dict[BrickKey, dict[int, NDArray[np.bool_]]]
+    """Of each brick the slices that are others, by their place in the brick."""
     describe: Sequence[DescribedSegment] | None
     why: str
 
@@ -89,7 +101,24 @@ def decode(body: bytes, shape_kji: tuple[int, int, int]) -> Edit:
         shape = grid.slab_shape(one.brick_index)
         bits = _range(payload, one, shape[0] * shape[1] * shape[2])
         changed[one.segment_number, one.brick_index] = pack_bits(bits, shape)
-    return Edit(changed, header.describe, header.why)
+    return Edit(changed, _slices(header, payload, grid), header.describe, header.why)
+
+
+def _slices(header: EditHeader, payload: memoryview, grid: MaskSet) -> dict[BrickKey, dict[int, NDArray[np.bool_]]]:
+    slices, rows, columns = grid.shape_kji
+    whole = {(one.segment_number, one.brick_index) for one in header.bricks}
+    whole |= {(one.segment_number, index) for one in header.segments for index in range(brick_count(grid.shape_kji))}
+    found: dict[BrickKey, dict[int, NDArray[np.bool_]]] = {}
+    for one in header.slices:
+        if not 0 <= one.slice_index < slices:
+            raise BadRequest("The body names a slice that the segmentation does not have.")
+        key = (one.segment_number, one.slice_index // BRICK_SLICES)
+        if key in whole:
+            raise BadRequest("The body names a slice beside its whole brick or segment.")
+        bits = np.frombuffer(_range(payload, one, rows * columns), np.uint8)
+        plane = np.unpackbits(bits, count=rows * columns, bitorder="little").view(np.bool_).reshape(rows, columns)
+        found.setdefault(key, {})[one.slice_index % BRICK_SLICES] = plane
+    return found
 
 
 def _split(body: bytes) -> tuple[EditHeader, memoryview]:
@@ -102,7 +131,7 @@ def _split(body: bytes) -> tuple[EditHeader, memoryview]:
         raise BadRequest("The body does not begin with the length of a JSON header and the header.") from error
 
 
-def _range(payload: memoryview, told: SegmentRange | BrickRange, voxels: int) -> bytes:
+def _range(payload: memoryview, told: SegmentRange | BrickRange | SliceRange, voxels: int) -> bytes:
     if told.length != (voxels + 7) // 8 or told.offset < 0 or told.offset + told.length > len(payload):
         raise BadRequest("A byte range of the body does not hold as many bits as there are voxels.")
     bits = bytes(payload[told.offset : told.offset + told.length])

@@ -6,19 +6,25 @@ the version that it starts from: a lost race is told with who, when and what, an
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from annotomy.actor import Actor
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import NotFound, PreconditionFailed
 from annotomy.events import Event, emit
+from annotomy.http.idempotency import Answer, Keyed, claim, remember, replay
 from annotomy.jobs.queue import enqueue
 from annotomy.projects.access import Permission, require, require_own_or_all
 from annotomy.segmentations import query
 from annotomy.segmentations.archiving import ArchiveSegmentation
 from annotomy.segmentations.body import Edit, decode
-from annotomy.segmentations.bricks import Brick, BrickKey
+from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet, pack
 from annotomy.segmentations.errors import SegmentationState, SegmentsInvalid
 from annotomy.segmentations.importing import MAX_SEGMENTS, coded
 from annotomy.segmentations.interchange import UNCODED, default_color
@@ -46,14 +52,31 @@ TRANSITIONS: dict[tuple[str, str], Permission] = {
 
 
 async def save_version(
-    services: Services, actor: Actor, segmentation_id: UUID, *, base_version: int, body: bytes
+    services: Services,
+    actor: Actor,
+    segmentation_id: UUID,
+    *,
+    base_version: int,
+    body: bytes,
+    asked: Keyed | None = None,
 ) -> int:
-    """The new version; the present one when nothing differs. Raises PreconditionFailed for a lost race."""
+    """The new version; the present one when nothing differs. Raises PreconditionFailed for a lost race.
+
+    `asked`: a save that is sent again, because its answer was lost, answers as it did the first time.
+    """
     async with services.db.read(actor) as tx:
+        known = await replay(tx, asked)
+        if known is not None:
+            return msgspec.json.decode(known.body, type=int)
         row = await editable(tx, segmentation_id, base_version)
+        before = await query.placed_bricks(tx, segmentation_id, base_version)
     slices, rows, columns = row["shape_kji"]
     edit = await asyncio.to_thread(decode, body, (slices, rows, columns))
-    return await save_edit(services, actor, segmentation_id, base_version=base_version, edit=edit)
+    if edit.slices:
+        async with services.db.read(actor) as tx:
+            masks = await query.read_masks(tx, row, sorted({number for number, _ in edit.slices}))
+        edit = replace(edit, changed=edit.changed | await asyncio.to_thread(_put_slices, masks, edit.slices))
+    return await _save(services, actor, row, before, edit, asked)
 
 
 async def save_edit(services: Services, actor: Actor, segmentation_id: UUID, *, base_version: int, edit: Edit) -> int:
@@ -61,6 +84,18 @@ async def save_edit(services: Services, actor: Actor, segmentation_id: UUID, *, 
     async with services.db.read(actor) as tx:
         row = await editable(tx, segmentation_id, base_version)
         before = await query.placed_bricks(tx, segmentation_id, base_version)
+    return await _save(services, actor, row, before, edit, None)
+
+
+async def _save(
+    services: Services,
+    actor: Actor,
+    row: Row,
+    before: Mapping[BrickKey, PlacedBrick],
+    edit: Edit,
+    asked: Keyed | None,
+) -> int:
+    segmentation_id, base_version = row["id"], row["version"]
     segments = row["segments"] if edit.describe is None else _described(row, edit.describe)
     numbers = {segment["segment_number"] for segment in segments}
     unknown = {number for number, _ in edit.changed} - numbers
@@ -74,12 +109,16 @@ async def save_edit(services: Services, actor: Actor, segmentation_id: UUID, *, 
     if not changed and not different and not gone:
         return base_version
     async with services.db.write(actor) as tx:
+        known = await claim(tx, asked)
+        if known is not None:
+            return msgspec.json.decode(known.body, type=int)
         row = await editable(tx, segmentation_id, base_version)
         version = await _write_version(tx, row, state="draft", why=edit.why)
         await write_segments(tx, segmentation_id, version, different)
         await write_segments(tx, segmentation_id, version, gone, removed=True)
         await write_bricks(tx, segmentation_id, version, changed)
         await _tell(tx, row, "segmentation.edited", version, "draft", {"bricks": len(changed)})
+        await remember(tx, asked, Answer(201, msgspec.json.encode(version), {}))
     return version
 
 
@@ -203,6 +242,19 @@ async def _locked(tx: ReadTx, segmentation_id: UUID, base_version: int, *, delet
             why=last["why"],
         )
     return row
+
+
+def _put_slices(
+    masks: MaskSet, slices: Mapping[BrickKey, Mapping[int, NDArray[np.bool_]]]
+) -> dict[BrickKey, Brick | None]:
+    """The bricks with these slices in the place of their own."""
+    made: dict[BrickKey, Brick | None] = {}
+    for key, planes in slices.items():
+        slab = masks.slab(*key).copy()
+        for index, plane in planes.items():
+            slab[index] = plane
+        made[key] = pack(slab)
+    return made
 
 
 def _described(row: Row, told: Sequence[DescribedSegment]) -> list[Row]:

@@ -21,7 +21,7 @@ from annotomy.archive.volume import VolumeSource, load_source
 from annotomy.dicom.geometry import Plane
 from annotomy.dicom.pixels import PixelError
 from annotomy.dicom.rtstruct_read import RTSTRUCT_CLASS, StructureSetError, read_rtstruct
-from annotomy.dicom.seg import Coded
+from annotomy.dicom.seg import ANATOMICAL_STRUCTURE, Coded
 from annotomy.dicom.seg_read import SEG_CLASSES, SegError, SegFrame, SegRead, read_seg
 from annotomy.errors import NotFound, Problem
 from annotomy.projects.access import Permission, require, visible_work
@@ -80,6 +80,27 @@ async def import_segmentation(services: Services, actor: Actor, wanted: Wanted, 
         bricks=masks,
         label=wanted.label,
         why=note,
+    )
+    return await create_segmentation(services, actor, new)
+
+
+async def begin_segmentation(
+    services: Services, actor: Actor, wanted: Wanted, *, segmentation_id: UUID | None = None
+) -> UUID:
+    """A segmentation without a voxel, to be drawn. Raises as `import_segmentation` does."""
+    async with services.db.read(actor) as tx:
+        await require(tx, actor, Permission.SEGMENTATION_WRITE, wanted.project_id)
+    source = await load_source(services, actor, wanted.series_instance_uid)
+    if source.study_instance_uid != wanted.study_instance_uid:
+        raise NotFound("There is no such series in this study.")
+    new = NewSegmentation(
+        project_id=wanted.project_id,
+        source=source,
+        segments=[_drawn(one) for one in wanted.segments],
+        bricks=MaskSet(source.shape_kji, {}),
+        label=wanted.label,
+        id=segmentation_id,
+        is_begun=True,
     )
     return await create_segmentation(services, actor, new)
 
@@ -252,6 +273,13 @@ def _masks_of_grid(
 
 def _unnamed(value: int) -> NewSegment:
     return NewSegment(value, f"Segment {value}", UNCODED, default_color(value))
+
+
+def _drawn(described: DescribedSegment) -> NewSegment:
+    number = described.segment_number
+    code = coded(described.code) if described.code else UNCODED
+    category = coded(described.category) if described.category else ANATOMICAL_STRUCTURE
+    return NewSegment(number, described.label, code, described.color or default_color(number), category)
 
 
 def _whole_numbers(values: NDArray[Any]) -> NDArray[np.uint16]:

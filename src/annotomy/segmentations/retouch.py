@@ -34,7 +34,7 @@ async def use_tool(
         masks = await query.read_masks(tx, row, numbers)
     bricks = await apart.change(masks, segment_number, row["affine_lps"], tool, numbers[1:])
     gone: dict[BrickKey, Brick | None] = {key: None for key in masks.bricks if key[0] == segment_number}
-    edit = Edit(gone | bricks, None, why or str(type(tool).__struct_config__.tag))
+    edit = Edit(gone | bricks, {}, None, why or str(type(tool).__struct_config__.tag))
     return await save_edit(services, actor, segmentation_id, base_version=base_version, edit=edit)
 
 

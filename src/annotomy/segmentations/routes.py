@@ -18,6 +18,7 @@ from annotomy.archive.volume import VolumeProblem
 from annotomy.dicom.geometry import voxel_volume_mm3
 from annotomy.errors import BadRequest
 from annotomy.http.etags import etag, expected_version
+from annotomy.http.idempotency import keyed
 from annotomy.http.openapi import per_level
 from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.http.reasons import reason_of
@@ -29,6 +30,7 @@ from annotomy.segmentations.importing import MAX_IMPORT_BYTES, UnreadableMasks
 from annotomy.segmentations.schemas import (
     ArchivedSegmentation,
     ChangedSegmentation,
+    EmptySegmentation,
     Form,
     ImportMetadata,
     RestoredVersion,
@@ -42,6 +44,9 @@ from annotomy.services import Services
 
 VersionParameter = Annotated[int | None, QueryParameter(ge=1, description="A version; the present one if not given")]
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The ETag of the version that was read")]
+IdempotencyKey = Annotated[
+    str | None, HeaderParameter(name="Idempotency-Key", description="Sent again with a repeated request.")
+]
 MAX_MASK_BYTES = 512 << 20
 """One save: 50 whole masks of 300 slices of 512 x 512. Larger edits send the bricks that changed."""
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -246,6 +251,22 @@ async def import_from_archive(
     return await _answer(services, actor, made, status_code=201)
 
 
+@post(
+    "/empty",
+    operation_id="BeginSegmentation",
+    opt={"problems": [SegmentsInvalid, VolumeProblem], "permission": "segmentation.write"},
+)
+async def begin(
+    data: JSONBody[EmptySegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[Segmentation]:
+    """Begin a segmentation that is drawn by hand: its segments, and no voxel yet."""
+    wanted = importing.Wanted(
+        data.project_id, data.study_instance_uid, data.series_instance_uid, data.label, data.segments
+    )
+    made = await importing.begin_segmentation(services, actor, wanted, segmentation_id=data.id)
+    return await _answer(services, actor, made, status_code=201)
+
+
 @patch(
     "/{segmentation_id:uuid}",
     operation_id="ChangeSegmentation",
@@ -279,14 +300,18 @@ async def save_masks(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
     if_match: IfMatch = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[Segmentation]:
     """Save edited masks as a new version. The body has the form of the masks; its header names what changed:
-    whole `segments`, or `bricks` of 16 slices, and in `describe` other names, codes or colours."""
+    whole `segments`, `bricks` of 16 slices, single `slices`, and in `describe` other names, codes or colours.
+    A save that is sent again with its Idempotency-Key makes no second version."""
     base = expected_version(if_match)
     async with services.db.read(actor) as tx:  # who may not is told so before the body is read
         await query.get_segmentation(tx, segmentation_id)
     saved = await request.body()
-    await edit.save_version(services, actor, segmentation_id, base_version=base, body=saved)
+    route = f"POST /segmentations/{segmentation_id}/versions"
+    asked = await asyncio.to_thread(keyed, actor, route, idempotency_key, f"{base} ".encode() + saved)
+    await edit.save_version(services, actor, segmentation_id, base_version=base, body=saved, asked=asked)
     return await _answer(services, actor, segmentation_id, status_code=201)
 
 
@@ -363,7 +388,7 @@ router = Router(
     path="/segmentations",
     tags=["segmentations"],
     route_handlers=[
-        list_segmentations, import_segmentation, import_from_archive, get_segmentation, change_segmentation, list_segments, list_versions,
+        list_segmentations, import_segmentation, import_from_archive, begin, get_segmentation, change_segmentation, list_segments, list_versions,
         save_masks, remove, restore, get_statistics, get_masks, export_segmentation,
     ],
 )  # fmt: skip

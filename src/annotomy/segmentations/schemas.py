@@ -105,6 +105,18 @@ class ImportMetadata(msgspec.Struct, frozen=True):
     segments: list[DescribedSegment] = []
 
 
+class EmptySegmentation(msgspec.Struct, frozen=True):
+    """What is about to be drawn: segments without a voxel."""
+
+    project_id: UUID
+    study_instance_uid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    series_instance_uid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    segments: Annotated[list[DescribedSegment], msgspec.Meta(min_length=1, max_length=1024)]
+    label: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    id: UUID | None = None
+    """Chosen by the client, it makes a request that is sent again harmless."""
+
+
 class ChangedSegmentation(msgspec.Struct, frozen=True):
     """A JSON merge patch; what is left out stays."""
 

@@ -55,6 +55,8 @@ class NewSegmentation:
     prediction_id: UUID | None = None
     why: str = ""
     id: UUID | None = None
+    is_begun: bool = False
+    """Somebody is about to draw: no SEG is written of what shows nothing yet."""
     kept_as: str | None = None
     """SOP Instance UID of a SEG in the archive that shows these masks already: none is written then."""
 
@@ -66,7 +68,7 @@ async def create_segmentation(
     *,
     within: Callable[[WriteTx, UUID], Awaitable[None]] | None = None,
 ) -> UUID:
-    """Version 1 with its DICOM SEG in the archive. `within` runs in the same transaction: what it raises undoes all.
+    """Version 1 with its DICOM SEG in the archive, unless it is only begun. `within` runs in the same transaction: what it raises undoes all.
 
     Raises NotFound, Forbidden, MaskMismatch or SegmentsInvalid.
     """
@@ -168,7 +170,7 @@ def _make(
     else:
         masks = of_masks(new.masks or {}, new.source.shape_kji)
     statistics = {n: statistics_of(masks.counts(n), new.source.affine_lps) for n in numbers}
-    if new.kept_as is not None:
+    if new.kept_as is not None or new.is_begun:
         return masks, statistics, None
     identity = seg_identity(segmentation_id, 1, new.label, made_at, creator)
     return masks, statistics, seg_of(masks, new.segments, new.source, identity)

@@ -66,3 +66,10 @@ export function matchSlices(
     return best;
   });
 }
+
+/** The other way round: for each of `imageCount` images the mask slice at its place, or -1. */
+export function slicesOfImages(imageOfSlice: readonly number[], imageCount: number): number[] {
+  const slices = new Array<number>(imageCount).fill(-1);
+  for (const [k, image] of imageOfSlice.entries()) if (image >= 0) slices[image] = k;
+  return slices;
+}

@@ -8,6 +8,9 @@ const DECODE_WORKERS = 2;
 /** Decoded pixels that stay in memory; a 512-slice CT needs a quarter of it. */
 const CACHE_LIMIT_BYTES = 1 << 30;
 
+/** Around the shown image: a whole head or abdomen, and a fraction of what the cache holds. */
+const MOST_FETCHED_AHEAD = 400;
+
 let started: Promise<void> | null = null;
 
 export const hasWebGl2 = document.createElement('canvas').getContext('webgl2') !== null;
@@ -22,6 +25,14 @@ async function start(): Promise<void> {
   if (!hasWebGl2) core.setUseCPURendering(true);
   core.cache.setMaxCacheSize(CACHE_LIMIT_BYTES);
   tools.init();
+  tools.utilities.stackPrefetch.setConfiguration({
+    maxImagesToPrefetch: MOST_FETCHED_AHEAD,
+    preserveExistingPool: true,
+  });
+  window.addEventListener('unhandledrejection', (event) => {
+    // The loader leaves a copy of its promise to itself; the failure is told by IMAGE_LOAD_ERROR.
+    if (event.reason instanceof XMLHttpRequest) event.preventDefault();
+  });
   initLoader({
     maxWebWorkers: DECODE_WORKERS,
     beforeSend: async () => {

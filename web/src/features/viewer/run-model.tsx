@@ -5,11 +5,17 @@ import { useEffect, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { api, bodyOf, type Prediction } from '../../api/client';
 import { textOfProblem } from '../../api/failure';
+import type { WorkProject } from '../../api/work-project';
 import classes from './run-model.module.css';
 
 const POLL_MS = 1000;
 
-export function RunModel({ studyUid, seriesUid }: { studyUid: string; seriesUid: string }) {
+interface Props {
+  seriesUid: string;
+  projects: readonly WorkProject[];
+}
+
+export function RunModel({ seriesUid, projects }: Props) {
   const { t } = useTranslation();
   const [asked, setAsked] = useState<{ id: string; jobId: string; seriesUid: string } | null>(null);
   const models = useQuery({
@@ -18,8 +24,9 @@ export function RunModel({ studyUid, seriesUid }: { studyUid: string; seriesUid:
   });
   const asking = useMutation({
     mutationFn: async (model: string) => {
-      const project_id = await projectToRunIn(studyUid);
-      if (project_id === null) throw new Error(t('inference.noProject'));
+      // Results belong to a project: one that holds the study and lets this person run models.
+      const project_id = projects.find((one) => one.permissions.includes('model.run'))?.id;
+      if (project_id === undefined) throw new Error(t('inference.noProject'));
       return bodyOf(
         api.POST('/api/v1/predictions', { body: { model, series_instance_uid: seriesUid, project_id } }),
       );
@@ -113,19 +120,6 @@ function PredictionProgress(props: {
       )}
     </div>
   );
-}
-
-/** Results belong to a project: one that holds the study and lets this person run models. */
-async function projectToRunIn(studyUid: string): Promise<string | null> {
-  const me = await bodyOf(api.GET('/api/v1/users/me'));
-  const able = me.projects.filter((one) => one.permissions.includes('model.run'));
-  for (const { project_id } of able) {
-    const held = await bodyOf(
-      api.GET('/api/v1/projects/{project_id}/studies', { params: { path: { project_id } } }),
-    );
-    if (held.items.some((one) => one.study_instance_uid === studyUid)) return project_id;
-  }
-  return null;
 }
 
 function isOver(prediction: Prediction | undefined): boolean {

@@ -4,8 +4,19 @@ import { framesUrl, retrieveSeriesMetadata } from '../../api/dicom-web';
 import { type DicomDataset, numberOf, numbersOf, TAG, textOf } from '../../lib/dicom-json';
 import { inSliceOrder, positionOf, sliceNormal, type Vector } from '../../lib/slice-order';
 
+/** What an image is called and how it lies, for what is drawn on it. */
+export interface ImagePlace {
+  sopInstanceUid: string;
+  /** From 1; null for an image of one frame. */
+  frameNumber: number | null;
+  spacing: { columnMm: number; rowMm: number } | null;
+  /** Directions of growing column and row in LPS (PS3.3 C.7.6.2.1.1). */
+  orientation: readonly number[] | null;
+}
+
 export interface SeriesImages {
   imageIds: string[];
+  places: ImagePlace[];
   /** Of each image the place of its first voxel in LPS mm; null where the object has none (and for frames). */
   positions: (Vector | null)[];
   normal: Vector | null;
@@ -23,6 +34,7 @@ export async function loadSeriesImages(
   const first = instances[0] ?? {};
   const images: SeriesImages = {
     imageIds: [],
+    places: [],
     positions: [],
     normal: sliceNormal(numbersOf(first, TAG.imageOrientation)),
     modality: textOf(first, TAG.modality),
@@ -40,6 +52,7 @@ function addFrames(images: SeriesImages, instance: DicomDataset, studyUid: strin
     const imageId = `wadors:${window.location.origin}${url}/${frameNumber}`;
     dicomImageLoader.wadors.metaDataManager.add(imageId, drawable as unknown as Types.WADORSMetaData);
     images.imageIds.push(imageId);
+    images.places.push(placeOf(drawable, frames === 1 ? null : frameNumber));
     images.positions.push(frames === 1 ? positionOf(instance) : null);
   }
 }
@@ -52,4 +65,16 @@ function withPossibleSpacing(instance: DicomDataset): DicomDataset {
     if (spacing.length !== 2 || spacing.some((mm) => mm <= 0)) delete drawable[tag];
   }
   return drawable;
+}
+
+function placeOf(instance: DicomDataset, frameNumber: number | null): ImagePlace {
+  const own = numbersOf(instance, TAG.pixelSpacing);
+  const [rowMm, columnMm] = own.length === 2 ? own : [];
+  const orientation = numbersOf(instance, TAG.imageOrientation);
+  return {
+    sopInstanceUid: textOf(instance, TAG.sopInstanceUid),
+    frameNumber,
+    spacing: rowMm !== undefined && columnMm !== undefined ? { rowMm, columnMm } : null,
+    orientation: orientation.length === 6 ? orientation : null,
+  };
 }

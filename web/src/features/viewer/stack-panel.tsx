@@ -1,34 +1,47 @@
 /** The image itself with its toolbar, slice slider and status line. */
-import { ActionIcon, Loader, Menu, Slider, Tooltip } from '@mantine/core';
-import { useHotkeys } from '@mantine/hooks';
-import { useEffect, useRef, useState } from 'react';
+import { Loader, Slider } from '@mantine/core';
+import { type ComponentProps, useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
-import { RESET, TOOL_ACTIONS, VIEW_COMMANDS, windowPresets } from './actions';
+import { useStore } from '../../lib/store';
+import type { Context } from './actions';
 import type { SeriesImages } from './series-images';
 import classes from './stack-panel.module.css';
-import { type PixelProbe, StackView, type ToolName, type ViewState } from './stack-view';
+import { type PixelProbe, StackView, type ViewState } from './stack-view';
+import { Stage } from './stage';
+import { ToolOptions } from './tool-options';
+import { Toolbar } from './toolbar';
+import { useShortcuts } from './use-shortcuts';
 
-interface Props {
+type StageProps = ComponentProps<typeof Stage>;
+
+interface Props extends Omit<StageProps, 'view' | 'children' | 'onNotice' | 'texts'> {
   images: SeriesImages | null;
-  seriesUid: string;
   error: Error | null;
+  /** Patient and series, for the corner of the image. */
+  texts: readonly string[];
   onView: (view: StackView | null) => void;
   onShown: (seriesUid: string) => void;
+  onHelp: () => void;
 }
 
-export function StackPanel({ images, seriesUid, error, onView, onShown }: Props) {
+const CINE_PER_S = 12;
+const NOTICE_MS = 4000;
+
+export function StackPanel({ error, onView, onShown, onHelp, texts, ...stage }: Props) {
   const { t } = useTranslation();
+  const { images, seriesUid, reading } = stage;
   const element = useRef<HTMLDivElement>(null);
   const [view, setView] = useState<StackView | null>(null);
   const [state, setState] = useState<ViewState | null>(null);
-  const [tool, setTool] = useState<ToolName>('window');
   const [probe, setProbe] = useState<PixelProbe | null>(null);
   const [failed, setFailed] = useState(false);
   const [loading, setLoading] = useState(true);
+  const [notice, setNotice] = useState<string | null>(null);
+  const { playing } = useStore(reading.state);
 
   useEffect(() => {
     if (element.current === null) return;
-    const made = new StackView(element.current, setState, () => setFailed(true));
+    const made = new StackView(element.current, setState, setFailed);
     setView(made);
     onView(made);
     return () => {
@@ -58,73 +71,50 @@ export function StackPanel({ images, seriesUid, error, onView, onShown }: Props)
     };
   }, [view, images, seriesUid, onShown]);
 
-  const choose = (name: ToolName) => {
-    setTool(name);
-    view?.setTool(name);
-  };
-  useHotkeys([
-    ...TOOL_ACTIONS.map((action): [string, () => void] => [action.shortcut, () => choose(action.name)]),
-    ...VIEW_COMMANDS.flatMap((command) =>
-      command.shortcuts.map((key): [string, () => void] => [key, () => view && command.run(view)]),
-    ),
-  ]);
+  const count = images?.imageIds.length ?? 0;
+  useEffect(() => {
+    if (!playing || view === null || count < 2) return;
+    const timer = setInterval(() => void view.goTo((view.sliceIndex + 1) % count), 1000 / CINE_PER_S);
+    return () => clearInterval(timer);
+  }, [playing, view, count]);
+
+  useEffect(() => {
+    if (notice === null) return;
+    const timer = setTimeout(() => setNotice(null), NOTICE_MS);
+    return () => clearTimeout(timer);
+  }, [notice]);
+
+  const context = useMemo<Context | null>(
+    () => (view === null ? null : { view, reading, showHelp: onHelp }),
+    [view, reading, onHelp],
+  );
+  useShortcuts(context, images?.modality ?? '');
+  const tell = useCallback((key: string) => setNotice(key), []);
   const last = (state?.sliceCount ?? 1) - 1;
+  const window = state?.window ?? null;
 
   return (
-    <section className={classes.panel}>
-      <div className={classes.toolbar} role="toolbar">
-        {TOOL_ACTIONS.map(({ name, label, icon: Icon }) => (
-          <Tooltip key={name} label={t(label)}>
-            <ActionIcon
-              variant={tool === name ? 'filled' : 'subtle'}
-              color={tool === name ? 'teal' : 'gray'}
-              aria-pressed={tool === name}
-              aria-label={t(label)}
-              data-testid={`tool-${name}`}
-              onClick={() => choose(name)}
-            >
-              <Icon />
-            </ActionIcon>
-          </Tooltip>
-        ))}
-        <Tooltip label={t(RESET.label)}>
-          <ActionIcon
-            variant="subtle"
-            color="gray"
-            aria-label={t(RESET.label)}
-            data-testid="reset"
-            onClick={() => view && RESET.run(view)}
-          >
-            <RESET.icon />
-          </ActionIcon>
-        </Tooltip>
-        <Menu position="bottom-start">
-          <Menu.Target>
-            <button type="button" className={classes.presets} data-testid="presets">
-              {t('viewer.presets')}
-            </button>
-          </Menu.Target>
-          <Menu.Dropdown>
-            {windowPresets(images?.modality ?? '').map((preset) => (
-              <Menu.Item key={preset.name} onClick={() => view?.setWindow(preset.window)}>
-                {t(`viewer.preset.${preset.name}`)}
-              </Menu.Item>
-            ))}
-          </Menu.Dropdown>
-        </Menu>
-      </div>
+    <section className={classes.panel} aria-label={t('viewer.image')}>
+      <Toolbar context={context} modality={images?.modality ?? ''} inverted={state?.inverted ?? false} />
       <div className={classes.stage}>
-        <div
-          ref={element}
-          className={classes.viewport}
-          role="img"
-          aria-label={t('viewer.image')}
-          data-testid="viewport"
-          data-shown={!loading}
-          onContextMenu={(event) => event.preventDefault()}
-          onMouseMove={(event) => setProbe(view?.probe(event.clientX, event.clientY) ?? null)}
-          onMouseLeave={() => setProbe(null)}
-        />
+        <Stage
+          {...stage}
+          view={loading || failed ? null : view}
+          texts={[...texts, ...(images === null ? [] : [`${(state?.sliceIndex ?? 0) + 1} / ${count}`])]}
+          onNotice={tell}
+        >
+          <div
+            ref={element}
+            className={classes.viewport}
+            role="img"
+            aria-label={t('viewer.image')}
+            data-testid="viewport"
+            data-shown={!loading}
+            onContextMenu={(event) => event.preventDefault()}
+            onMouseMove={(event) => setProbe(view?.probe(event.clientX, event.clientY) ?? null)}
+            onMouseLeave={() => setProbe(null)}
+          />
+        </Stage>
         {loading && !failed && error === null && (
           <div className={classes.notice}>
             <Loader size="sm" aria-label={t('viewer.loadingImages')} />
@@ -135,6 +125,10 @@ export function StackPanel({ images, seriesUid, error, onView, onShown }: Props)
             {error?.message ?? t('viewer.imageFailed')}
           </div>
         )}
+        <ToolOptions reading={reading} window={window} />
+        <div className={classes.toast} role="status" data-testid="notice">
+          {notice !== null && <span>{t(notice)}</span>}
+        </div>
       </div>
       <div className={classes.status} data-testid="status">
         <span className={classes.figure} data-testid="slice">
@@ -151,9 +145,9 @@ export function StackPanel({ images, seriesUid, error, onView, onShown }: Props)
           value={state?.sliceIndex ?? 0}
           onChange={(index) => void view?.goTo(index)}
         />
-        {state?.window && (
+        {window && (
           <span className={classes.figure} data-testid="window">
-            {t('viewer.window', { width: figure(state.window.width), center: figure(state.window.center) })}
+            {t('viewer.window', { width: figure(window.width), center: figure(window.center) })}
           </span>
         )}
         <span className={classes.probe}>
