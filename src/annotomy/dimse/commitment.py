@@ -120,6 +120,29 @@ def _read_request(peer: Peer, message: Message) -> ReportCommitment:
     return ReportCommitment(peer.ae_title, transaction_uid, references)
 
 
+def read_result(message: Message) -> tuple[str, list[str], dict[str, int]] | None:
+    """Of an N-EVENT-REPORT that tells us a result (PS3.4 J.3.3): transaction, what is committed, Failure Reason of the rest.
+
+    None for any other message. Raises BadRequest for a result that cannot be read.
+    """
+    command = message.command
+    if command[E.COMMAND_FIELD] != Field.N_EVENT_REPORT_RQ or command.get(E.EVENT_TYPE_ID) not in (
+        ALL_COMMITTED,
+        SOME_FAILED,
+    ):
+        return None
+    told = read_data_set(message)
+    try:
+        kept = [str(item.ReferencedSOPInstanceUID) for item in told.get("ReferencedSOPSequence") or []]
+        failed = {
+            str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0)
+            for item in told.get("FailedSOPSequence") or []
+        }
+        return str(told.TransactionUID), kept, failed
+    except UNREADABLE as error:
+        raise BadRequest("The result cannot be read.") from error
+
+
 async def _report(dialogue: Dialogue, context_id: int, services: Services, actor: Actor, job: ReportCommitment) -> None:
     result, failed = await verify(services, actor, job)
     command: dict[int, Any] = {

@@ -1,0 +1,173 @@
+"""/api/v1/remotes: the registry, what a remote holds, bringing in, sending, and the synchronised list."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, Router, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+
+from annotomy.actor import Actor
+from annotomy.errors import BadRequest
+from annotomy.http.etags import etag, expected_version
+from annotomy.http.pages import Page
+from annotomy.identity.credentials import require_fresh
+from annotomy.identity.seal import Seal
+from annotomy.remotes import ask, registry
+from annotomy.remotes.remote_archive import Openers
+from annotomy.remotes.schemas import Echo, NewRemote, OpenRemote, RemoteAnswer, RemoteRow
+from annotomy.services import Services
+
+MAX_PAGE = 500
+DEFAULT_PAGE = 50
+MAX_VALUE = 256
+"""Characters of one filter."""
+
+
+@get("/", operation_id="ListRemotes", opt={"permission": "system.manage"})
+async def list_remotes(actor: NamedDependency[Actor], services: NamedDependency[Services]) -> Page[RemoteAnswer]:
+    """Every remote, without secrets."""
+    async with services.db.read(actor) as tx:
+        found = await registry.list_remotes(tx)
+    return Page(items=found, next=None, total=len(found))
+
+
+@post("/", operation_id="CreateRemote", opt={"permission": "system.manage"})
+async def create_remote(
+    data: JSONBody[NewRemote], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[RemoteAnswer]:
+    """Make an archive elsewhere known, over DICOMweb or DIMSE."""
+    await require_fresh(services, actor)
+    async with services.db.write(actor) as tx:
+        made = await registry.create_remote(tx, Seal(services.settings.identity.secret), data)
+    return _with_etag(made)
+
+
+@get("/{remote_id:uuid}", operation_id="GetRemote", opt={"permission": "system.manage"})
+async def get_remote(
+    remote_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Response[RemoteAnswer]:
+    """One remote, without secrets."""
+    async with services.db.read(actor) as tx:
+        return _with_etag(await registry.get_remote(tx, remote_id))
+
+
+@put("/{remote_id:uuid}", operation_id="ChangeRemote", opt={"permission": "system.manage"})
+async def change_remote(
+    remote_id: FromPath[UUID],
+    data: JSONBody[NewRemote],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    if_match: Annotated[str | None, HeaderParameter(name="If-Match")] = None,
+) -> Response[RemoteAnswer]:
+    """Describe a remote anew. Secrets that are left out stay while its host does."""
+    await require_fresh(services, actor)
+    async with services.db.write(actor) as tx:
+        seal = Seal(services.settings.identity.secret)
+        changed = await registry.change_remote(tx, seal, remote_id, data, expected_version(if_match))
+    return _with_etag(changed)
+
+
+@delete("/{remote_id:uuid}", operation_id="DeleteRemote", opt={"permission": "system.manage"})
+async def delete_remote(
+    remote_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> None:
+    """Forget a remote. What was brought in stays."""
+    await require_fresh(services, actor)
+    async with services.db.write(actor) as tx:
+        await registry.delete_remote(tx, remote_id)
+
+
+@post("/{remote_id:uuid}/echo", status_code=200, operation_id="EchoRemote", opt={"permission": "system.manage"})
+async def echo_remote(
+    remote_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    remote_openers: NamedDependency[Openers],
+) -> Echo:
+    """Ask whether a remote is there: C-ECHO, or a query for one study. A failure is told in the answer."""
+    return await ask.echo(services, remote_openers, actor, remote_id)
+
+
+@get("/{remote_id:uuid}/studies", operation_id="QueryRemoteStudies", opt={"permission": "remote.query"})
+async def query_studies(
+    remote_id: FromPath[UUID],
+    project_id: Annotated[UUID, QueryParameter(description="In whose name it is asked; its rules filter the answer.")],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    remote_openers: NamedDependency[Openers],
+    patient_id: Annotated[str, QueryParameter(name="PatientID", max_length=MAX_VALUE)] = "",
+    patient_name: Annotated[str, QueryParameter(name="PatientName", max_length=MAX_VALUE)] = "",
+    patient_birth_date: Annotated[str, QueryParameter(name="PatientBirthDate", max_length=MAX_VALUE)] = "",
+    study_uid: Annotated[str, QueryParameter(name="StudyInstanceUID", max_length=MAX_VALUE)] = "",
+    study_date: Annotated[str, QueryParameter(name="StudyDate", max_length=MAX_VALUE)] = "",
+    study_description: Annotated[str, QueryParameter(name="StudyDescription", max_length=MAX_VALUE)] = "",
+    accession_number: Annotated[str, QueryParameter(name="AccessionNumber", max_length=MAX_VALUE)] = "",
+    modalities: Annotated[str, QueryParameter(name="ModalitiesInStudy", max_length=MAX_VALUE)] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
+    cursor: FromQuery[str | None] = None,
+) -> Page[RemoteRow]:
+    """Search a remote now. Filters are those of QIDO-RS: wildcards in texts, `from-to` in dates."""
+    match = {
+        "PatientID": patient_id, "PatientName": patient_name, "PatientBirthDate": patient_birth_date,
+        "StudyInstanceUID": study_uid, "StudyDate": study_date, "StudyDescription": study_description,
+        "AccessionNumber": accession_number, "ModalitiesInStudy": modalities,
+    }  # fmt: skip
+    asked = {keyword: _filter(value) for keyword, value in match.items() if value}
+    return await ask.query_studies(
+        services, remote_openers, actor, remote_id, project_id, asked, limit=limit, cursor=cursor
+    )
+
+
+@get(
+    "/{remote_id:uuid}/studies/{study_instance_uid:str}/series",
+    operation_id="QueryRemoteSeries",
+    opt={"permission": "remote.query"},
+)
+async def query_series(
+    remote_id: FromPath[UUID],
+    study_instance_uid: FromPath[str],
+    project_id: Annotated[UUID, QueryParameter(description="In whose name it is asked; its rules filter the answer.")],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    remote_openers: NamedDependency[Openers],
+) -> Page[RemoteRow]:
+    """The series of a study at a remote."""
+    uid = _uid(study_instance_uid)
+    return await ask.query_series(services, remote_openers, actor, remote_id, project_id, uid)
+
+
+@get("/projects/{project_id:uuid}/remotes", operation_id="ListRemotesOfProject", opt={"permission": "remote.query"})
+async def list_remotes_of_project(
+    project_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Page[OpenRemote]:
+    """The remotes that are open to a project."""
+    async with services.db.read(actor) as tx:
+        found = await registry.remotes_of_project(tx, project_id)
+    return Page(items=found, next=None, total=len(found))
+
+
+def _with_etag(remote: RemoteAnswer) -> Response[RemoteAnswer]:
+    return Response(remote, headers={"ETag": etag(remote.version)})
+
+
+def _filter(value: str) -> str:
+    if any(ord(one) < 32 or ord(one) == 127 for one in value):
+        raise BadRequest("A filter has no control characters.")
+    return value
+
+
+def _uid(value: str) -> str:
+    if not value or len(value) > 64 or not set(value) <= set("0123456789."):
+        raise BadRequest("A UID has up to 64 digits and dots.")
+    return value
+
+
+router = Router(
+    path="/remotes",
+    tags=["remotes"],
+    route_handlers=[
+        list_remotes, create_remote, get_remote, change_remote, delete_remote, echo_remote, query_studies, query_series,
+    ],
+)  # fmt: skip
+routers = [router, Router(path="/", tags=["remotes"], route_handlers=[list_remotes_of_project])]
