@@ -1,13 +1,15 @@
 """A hospital: an application with a project and its data manager, and a PACS beside it that the project may use."""
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
 
+from annotomy.actor import Actor
+from annotomy.archive.store import Incoming, store_instances
 from annotomy.services import Services
 from tests.support.application import Application
 from tests.support.dicom_files import ct_series
@@ -24,6 +26,26 @@ class Hospital:
     files: list[bytes]
     remote_id: UUID
     project_id: UUID
+    _headers: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+
+    async def headers(self, person: str) -> dict[str, str]:
+        if person not in self._headers:
+            self._headers[person] = await self.application.headers(person)
+        return self._headers[person]
+
+    async def actor(self, person: str) -> Actor:
+        me = await self.get_as(person, "/users/me")
+        return Actor(UUID(me.json()["id"]), person)
+
+    async def keep(self, actor: Actor, project_id: UUID | None, files: Sequence[bytes]) -> None:
+        """In our own archive."""
+
+        async def each() -> AsyncGenerator[Incoming]:
+            for number, file in enumerate(files):
+                yield Incoming(str(number), data=file)
+
+        outcomes = await store_instances(self.services, actor, project_id, each())
+        assert all(outcome.state == "stored" for outcome in outcomes), outcomes
 
     @property
     def services(self) -> Services:
@@ -33,14 +55,14 @@ class Hospital:
         return await self.get_as(MANAGER, path, **params)
 
     async def get_as(self, person: str, path: str, **params: Any) -> Any:
-        headers = await self.application.headers(person)
+        headers = await self.headers(person)
         return await self.application.client.get(f"/api/v1{path}", headers=headers, params=params)
 
     async def post(self, path: str, body: Any = None) -> Any:
         return await self.post_as(MANAGER, path, body)
 
     async def post_as(self, person: str, path: str, body: Any = None) -> Any:
-        headers = await self.application.headers(person)
+        headers = await self.headers(person)
         return await self.application.client.post(f"/api/v1{path}", headers=headers, json=body)
 
     async def query(self, **params: Any) -> Any:

@@ -18,6 +18,8 @@ from annotomy.dicom.multipart import boundary_of, read_parts
 
 BOUNDARY = "fake"
 JSON = b"application/dicom+json"
+ENDLESS_PIECES = 200
+"""Of 1 MiB: far more than anybody should read."""
 Reply = tuple[int, bytes, bytes]
 """Status, content type, body."""
 
@@ -45,6 +47,7 @@ class FakePacs:
     stalls: asyncio.Event | None = None
     """Answers wait for it."""
     port: int = 0
+    sent_endlessly: int = 0
 
     @property
     def url(self) -> str:
@@ -143,8 +146,10 @@ class FakePacs:
 
     async def _endless(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", JSON)]})
-        while True:
+        self.sent_endlessly = 0
+        while self.sent_endlessly < ENDLESS_PIECES:  # uvicorn does not tell a sender that nobody listens any more
             await send({"type": "http.response.body", "body": b"[" * (1 << 20), "more_body": True})
+            self.sent_endlessly += 1
 
 
 @asynccontextmanager
