@@ -7,7 +7,7 @@ import asyncpg
 import structlog
 
 from annotomy.annotations.intake import REPORT_CLASSES, take_stored_report
-from annotomy.app import open_services
+from annotomy.app import REMOTE_OPENERS, open_services
 from annotomy.dicom.seg_read import SEG_CLASSES
 from annotomy.dimse.commitment import REPORT
 from annotomy.identity import notices as identity
@@ -15,6 +15,7 @@ from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
+from annotomy.remotes.bring import retrieval_handler
 from annotomy.segmentations.archiving import ARCHIVE
 from annotomy.segmentations.importing import take_stored_seg
 from annotomy.settings import Settings
@@ -26,7 +27,14 @@ log = structlog.get_logger(__name__)
 TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(SEG_CLASSES, take_stored_seg)
 """What features make of objects that an upload brought, by SOP Class UID."""
 
-HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, ingest(TAKERS), RUN_PREDICTION, ARCHIVE, REPORT]
+HANDLERS: list[HandlerSpec] = [
+    *identity.HANDLERS,
+    ingest(TAKERS),
+    RUN_PREDICTION,
+    ARCHIVE,
+    retrieval_handler(REMOTE_OPENERS),
+    REPORT,
+]
 """In the order of the features."""
 
 SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]

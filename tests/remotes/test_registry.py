@@ -22,9 +22,9 @@ async def test_a_remote_is_made_changed_and_forgotten(application: Application) 
     assert changed.json()["name"] == "Archive"
     late = await application.client.put(at, json=PACS, headers=admin | {"If-Match": made.headers["etag"]})
     assert late.status_code == 412
-    assert [one["name"] for one in (await application.client.get("/api/v1/remotes", headers=admin)).json()["items"]] == [
-        "Archive"
-    ]
+    assert [
+        one["name"] for one in (await application.client.get("/api/v1/remotes", headers=admin)).json()["items"]
+    ] == ["Archive"]
     assert (await application.client.delete(at, headers=admin)).status_code == 204
     assert (await application.client.get(at, headers=admin)).status_code == 404
 

@@ -85,12 +85,14 @@ class FakePacs:
             await _reply(send, *self._qido(path.split("/"), dict(parse_qsl(scope["query_string"].decode()))))
 
     def _qido(self, path: list[str], asked: dict[str, str]) -> Reply:
-        level, study, series = path[-1], *(path[2::2] + ["", ""])[:2]
+        level, study, series = path[-1], *[*path[2::2], "", ""][:2]
         rows: dict[str, dict[str, Any]] = {}
         for file in self.files.values():
             header = _header(file)
             if study in ("", header.StudyInstanceUID) and series in ("", header.SeriesInstanceUID):
-                key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[level]
+                key = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}[
+                    level
+                ]
                 rows.setdefault(str(header[key].value), _row(header, level, self.files.values()))
         keys = {name: value for name, value in asked.items() if name not in ("limit", "offset", "includefield")}
         found = [row for row in rows.values() if _matches(row, keys)]
@@ -200,7 +202,11 @@ def _row(header: Dataset, level: str, files: Any) -> dict[str, Any]:
 def _matches(row: dict[str, Any], keys: dict[str, str]) -> bool:
     for keyword, asked in keys.items():
         held = Dataset.from_json(row).get(keyword)
-        values = [str(one) for one in held] if isinstance(held, (list, tuple)) or keyword == "ModalitiesInStudy" else [str(held)]
+        values = (
+            [str(one) for one in held]
+            if isinstance(held, (list, tuple)) or keyword == "ModalitiesInStudy"
+            else [str(held)]
+        )
         if keyword == "StudyDate" and "-" in asked:
             low, _, high = asked.partition("-")
             if not (values[0] >= low and (not high or values[0] <= high)):

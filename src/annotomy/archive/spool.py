@@ -15,7 +15,9 @@ IN_MEMORY_BYTES = 16 << 20
 
 
 @asynccontextmanager
-async def spooled(services: Services, name: str, pieces: AsyncIterator[bytes], *, prefix: str) -> AsyncGenerator[Incoming]:
+async def spooled(
+    services: Services, name: str, pieces: AsyncIterator[bytes], *, prefix: str
+) -> AsyncGenerator[Incoming]:
     """All of the pieces, for the store operation; at the end of the block what it has not taken is removed. Raises TooLarge."""
     held = bytearray()
     async for piece in pieces:

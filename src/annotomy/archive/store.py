@@ -154,7 +154,9 @@ async def keep(services: Services, file: Incoming) -> "Kept | StoreOutcome":
         )
     uids = (parsed.study_instance_uid, parsed.series_instance_uid, parsed.sop_instance_uid)
     if file.among is not None and uids not in file.among:
-        return StoreOutcome(file.name, "refused", problem=AnotherInstance("The data set is not one that was asked for."))
+        return StoreOutcome(
+            file.name, "refused", problem=AnotherInstance("The data set is not one that was asked for.")
+        )
     blob = await (services.blobs.put(file.data) if file.data is not None else services.blobs.put_file(_path(file)))
     return Kept(file.name, parsed, blob)
 

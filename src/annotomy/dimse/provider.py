@@ -189,7 +189,7 @@ async def _echo(session: Session, message: Message) -> None:
 
 
 async def _store(session: Session, message: Message) -> None:
-    await store(session.dialogue, session.peer, session.shared.group, message)
+    await store(session.dialogue, session.services, session.peer, session.shared.group, message)
 
 
 async def _find(session: Session, message: Message) -> None:

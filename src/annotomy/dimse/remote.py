@@ -90,6 +90,7 @@ class DimseRemote:
         assert isinstance(remote.address, DimseAddress)
         self._services = services
         self._address = remote.address
+        self.moves = remote.address.retrieve == "move"
         self._ours = remote.address.calling_ae_title or services.settings.dimse.ae_title
 
     async def echo(self) -> None:
@@ -325,7 +326,11 @@ def _get_answers(dialogue: Dialogue, wanted: Sequence[InstanceName], whole_serie
     context = next((one for one in dialogue.contexts.values() if one.abstract_syntax == STUDY_ROOT_GET), None)
     if context is None:
         raise RemoteRefused("The remote does not offer C-GET.")
-    command: dict[int, Any] = {E.COMMAND_FIELD: int(Field.C_GET_RQ), E.AFFECTED_SOP_CLASS_UID: STUDY_ROOT_GET, E.PRIORITY: 0}
+    command: dict[int, Any] = {
+        E.COMMAND_FIELD: int(Field.C_GET_RQ),
+        E.AFFECTED_SOP_CLASS_UID: STUDY_ROOT_GET,
+        E.PRIORITY: 0,
+    }
     return dialogue.responses(
         context.id, command, _wanted(wanted, whole_series, context.transfer_syntax), timeout_s=SUBOPERATIONS_S
     )

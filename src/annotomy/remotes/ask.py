@@ -119,7 +119,9 @@ async def query_series(
         )
         await record(tx, entry)
     items = [
-        RemoteRow(study_instance_uid, uid, row, uid in held) for row in rows if (uid := uid_of(row, "series")) is not None
+        RemoteRow(study_instance_uid, uid, row, uid in held)
+        for row in rows
+        if (uid := uid_of(row, "series")) is not None
     ]
     return Page(items=items, next=None, total=len(items))
 

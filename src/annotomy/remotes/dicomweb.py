@@ -97,7 +97,9 @@ class DicomwebRemote:
     async def store(self, instances: Sequence[InstanceLocation]) -> AsyncGenerator[Sent]:
         batch: list[InstanceLocation] = []
         for one in instances:
-            if batch and (len(batch) >= BATCH_INSTANCES or sum(at.blob_size for at in batch) + one.blob_size > BATCH_BYTES):
+            if batch and (
+                len(batch) >= BATCH_INSTANCES or sum(at.blob_size for at in batch) + one.blob_size > BATCH_BYTES
+            ):
                 for sent in await self._store(batch):
                     yield sent
                 batch = []
@@ -168,6 +170,10 @@ class DicomwebRemote:
                         raise RemoteUnreadable("The remote sends more than it was asked for.")
                     async with spooled(self._services, f"file {number}", part.body, prefix="remote") as file:
                         yield file
+        except RemoteRefused as refusal:
+            if refusal.extras.get("remote_status") not in (404, 410):
+                raise
+            # It does not have what it named: found by counting what came.
         except MultipartError as error:
             raise RemoteUnreadable("The remote's answer ends early, or is no multipart message.") from error
         except TooLarge as error:
@@ -210,7 +216,11 @@ def _query_path(level: Level, match: Mapping[str, str]) -> str:
     path = f"studies/{match['StudyInstanceUID']}"
     if level == "series":
         return f"{path}/series"
-    return f"{path}/series/{match['SeriesInstanceUID']}/instances" if match.get("SeriesInstanceUID") else f"{path}/instances"
+    return (
+        f"{path}/series/{match['SeriesInstanceUID']}/instances"
+        if match.get("SeriesInstanceUID")
+        else f"{path}/instances"
+    )
 
 
 def _credentials(address: DicomwebAddress) -> dict[str, str]:
@@ -261,9 +271,7 @@ def _require_type(response: httpx.Response, *types: str) -> None:
         raise RemoteUnreadable(f"The remote's answer is not of the type {types[0]}.")
 
 
-async def _capped(
-    response: httpx.Response, limit_bytes: int, deadline_s: float = float("inf")
-) -> AsyncIterator[bytes]:
+async def _capped(response: httpx.Response, limit_bytes: int, deadline_s: float = float("inf")) -> AsyncIterator[bytes]:
     size, began = 0, time.monotonic()
     async for piece in response.aiter_raw():
         size += len(piece)

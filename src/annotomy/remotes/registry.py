@@ -69,7 +69,9 @@ async def change_remote(tx: WriteTx, seal: Seal, remote_id: UUID, new: NewRemote
     if before["secrets"] is not None and before["kind"] == new.kind:
         known = _address_of(before, seal)
         if _place(known) == _place(address):
-            kept = {name: getattr(known, name) for name in SECRETS if hasattr(known, name) and not getattr(address, name)}
+            kept = {
+                name: getattr(known, name) for name in SECRETS if hasattr(known, name) and not getattr(address, name)
+            }
             address = msgspec.structs.replace(address, **kept)
     public, secrets = _parted(address)
     try:

@@ -90,7 +90,9 @@ class PromisesStorage(Protocol):
 
 @runtime_checkable
 class SendsToListener(Protocol):
-    """A remote that brings instances on an association of its own (C-MOVE)."""
+    """A remote that brings instances on an association of its own (C-MOVE), where `moves` says that it does."""
+
+    moves: bool
 
     async def move(self, wanted: Sequence[InstanceName], whole_series: bool, *, message_id: int) -> None:
         """Returns when the remote says that it has sent what it could. `message_id` tells our listener what it belongs to."""

@@ -13,9 +13,9 @@ from annotomy.http.etags import etag, expected_version
 from annotomy.http.pages import Page
 from annotomy.identity.credentials import require_fresh
 from annotomy.identity.seal import Seal
-from annotomy.remotes import ask, registry
+from annotomy.remotes import ask, bring, registry
 from annotomy.remotes.remote_archive import Openers
-from annotomy.remotes.schemas import Echo, NewRemote, OpenRemote, RemoteAnswer, RemoteRow
+from annotomy.remotes.schemas import Echo, NewRemote, NewRetrieval, OpenRemote, RemoteAnswer, RemoteRow, Retrieval
 from annotomy.services import Services
 
 MAX_PAGE = 500
@@ -137,6 +137,40 @@ async def query_series(
     return await ask.query_series(services, remote_openers, actor, remote_id, project_id, uid)
 
 
+@post(
+    "/{remote_id:uuid}/retrievals",
+    status_code=202,
+    operation_id="RetrieveFromRemote",
+    opt={"permission": "remote.retrieve"},
+)
+async def ask_retrieval(
+    remote_id: FromPath[UUID],
+    data: JSONBody[NewRetrieval],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Response[Retrieval]:
+    """Bring a study or series into a project. Asked again, it fetches only what is missing. `POST /jobs/{id}/cancel` stops it."""
+    async with services.db.write(actor) as tx:
+        asked = await bring.ask_retrieval(tx, remote_id, data)
+    return Response(asked, headers={"Location": f"/api/v1/remotes/{remote_id}/retrievals/{asked.id}"})
+
+
+@get(
+    "/{remote_id:uuid}/retrievals/{retrieval_id:uuid}",
+    operation_id="GetRetrieval",
+    opt={"permission": "remote.retrieve"},
+)
+async def get_retrieval(
+    remote_id: FromPath[UUID],
+    retrieval_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Retrieval:
+    """How far a retrieval is: what the remote named, what is here, what was refused and why."""
+    async with services.db.read(actor) as tx:
+        return await bring.get_retrieval(tx, remote_id, retrieval_id)
+
+
 @get("/projects/{project_id:uuid}/remotes", operation_id="ListRemotesOfProject", opt={"permission": "remote.query"})
 async def list_remotes_of_project(
     project_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
@@ -168,6 +202,7 @@ router = Router(
     tags=["remotes"],
     route_handlers=[
         list_remotes, create_remote, get_remote, change_remote, delete_remote, echo_remote, query_studies, query_series,
+        ask_retrieval, get_retrieval,
     ],
 )  # fmt: skip
 routers = [router, Router(path="/", tags=["remotes"], route_handlers=[list_remotes_of_project])]

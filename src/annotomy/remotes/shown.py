@@ -60,7 +60,9 @@ async def shown_studies(tx: ReadTx, policy: Policy, rows: Sequence[dict[str, Any
     for number, row in enumerate(rows):
         of_row = [n for n, (at, _, _) in enumerate(series) if at == number]
         if kept := [n for n in of_row if n in seen]:
-            answer.append(row if kept == of_row else _narrowed(row, [series[n][2].get("Modality", [""])[0] for n in kept]))
+            answer.append(
+                row if kept == of_row else _narrowed(row, [series[n][2].get("Modality", [""])[0] for n in kept])
+            )
     return answer
 
 
@@ -102,7 +104,11 @@ async def _seen(
         return set()
     values: list[Any] = [
         [
-            {"id": n, "study_instance_uid": uid_of(row, "study"), "rule_values": _kept("study", _values(row, of_table("study")))}
+            {
+                "id": n,
+                "study_instance_uid": uid_of(row, "study"),
+                "rule_values": _kept("study", _values(row, of_table("study"))),
+            }
             for n, row in enumerate(studies)
         ],
         [
