@@ -16,6 +16,8 @@ from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT,
 from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
 from annotomy.remotes.bring import retrieval_handler
+from annotomy.remotes.push import push_due, push_handler
+from annotomy.remotes.sync import sync_due, sync_handler
 from annotomy.segmentations.archiving import ARCHIVE
 from annotomy.segmentations.importing import take_stored_seg
 from annotomy.settings import Settings
@@ -33,11 +35,18 @@ HANDLERS: list[HandlerSpec] = [
     RUN_PREDICTION,
     ARCHIVE,
     retrieval_handler(REMOTE_OPENERS),
+    push_handler(REMOTE_OPENERS),
+    sync_handler(REMOTE_OPENERS),
     REPORT,
 ]
 """In the order of the features."""
 
-SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]
+SCHEDULES = [
+    Schedule("sweep-uploads", "17 * * * *", sweep_uploads),
+    Schedule("push-to-remotes", "* * * * *", push_due),
+    Schedule("sync-remotes", "* * * * *", sync_due),
+    *AUDIT_SCHEDULES,
+]
 """Upkeep, in the order of the features; times are UTC."""
 
 

@@ -162,7 +162,9 @@ async def test_a_retrieval_is_no_way_to_a_study_that_is_kept_where_one_has_no_ac
 
 
 async def test_series_that_rules_hide_are_not_fetched(hospital: Hospital) -> None:
-    hidden = ct_instance(study_instance_uid=STUDY, series_instance_uid=f"{STUDY}.2").replace(b"CS\x02\0CT", b"CS\x02\0SR")
+    hidden = ct_instance(study_instance_uid=STUDY, series_instance_uid=f"{STUDY}.2").replace(
+        b"CS\x02\0CT", b"CS\x02\0SR"
+    )
     hospital.pacs.hold(hidden)
     await hospital.rule(effect="ALLOW", attribute="PatientID", operator="PRESENT", value=True)
     await hospital.rule(effect="DENY", level="SERIES", attribute="Modality", value="SR")

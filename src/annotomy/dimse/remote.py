@@ -90,6 +90,7 @@ class DimseRemote:
         assert isinstance(remote.address, DimseAddress)
         self._services = services
         self._address = remote.address
+        self.promises = remote.address.commitment
         self.moves = remote.address.retrieve == "move"
         self._ours = remote.address.calling_ae_title or services.settings.dimse.ae_title
 

@@ -79,7 +79,9 @@ class RemoteArchive(Protocol):
 
 @runtime_checkable
 class PromisesStorage(Protocol):
-    """A remote that can be asked for storage commitment (PS3.4 J)."""
+    """A remote that can be asked for storage commitment (PS3.4 J), where `promises` says that it is."""
+
+    promises: bool
 
     async def ask_commitment(
         self, transaction_uid: str, references: Sequence[tuple[str, str]]

@@ -13,9 +13,22 @@ from annotomy.http.etags import etag, expected_version
 from annotomy.http.pages import Page
 from annotomy.identity.credentials import require_fresh
 from annotomy.identity.seal import Seal
-from annotomy.remotes import ask, bring, registry
+from annotomy.remotes import ask, bring, push, registry, sync
 from annotomy.remotes.remote_archive import Openers
-from annotomy.remotes.schemas import Echo, NewRemote, NewRetrieval, OpenRemote, RemoteAnswer, RemoteRow, Retrieval
+from annotomy.remotes.schemas import (
+    Echo,
+    NewPush,
+    NewRemote,
+    NewRetrieval,
+    OpenRemote,
+    Push,
+    RemoteAnswer,
+    RemoteRow,
+    Retrieval,
+    Sync,
+    SyncRun,
+    SyncSettings,
+)
 from annotomy.services import Services
 
 MAX_PAGE = 500
@@ -171,6 +184,140 @@ async def get_retrieval(
         return await bring.get_retrieval(tx, remote_id, retrieval_id)
 
 
+@post("/{remote_id:uuid}/pushes", status_code=202, operation_id="PushToRemote", opt={"permission": "remote.push"})
+async def ask_push(
+    remote_id: FromPath[UUID],
+    data: JSONBody[NewPush],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Response[Push]:
+    """Send a study, a series or single instances that the project holds: masks and reports, too. It is tried until the remote took
+    it, or for some hours. Proposals that nobody accepted are left out."""
+    asked = await push.ask_push(services, actor, remote_id, data)
+    return Response(asked, headers={"Location": f"/api/v1/remotes/{remote_id}/pushes/{asked.id}"})
+
+
+@get("/{remote_id:uuid}/pushes", operation_id="ListPushes", opt={"permission": "remote.push"})
+async def list_pushes(
+    remote_id: FromPath[UUID],
+    project_id: Annotated[UUID, QueryParameter()],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
+    cursor: FromQuery[str | None] = None,
+) -> Page[Push]:
+    """What a project sent or sends to a remote, newest first."""
+    async with services.db.read(actor) as tx:
+        return await push.list_pushes(tx, remote_id, project_id, limit=limit, cursor=cursor)
+
+
+@get("/{remote_id:uuid}/pushes/{push_id:uuid}", operation_id="GetPush", opt={"permission": "remote.push"})
+async def get_push(
+    remote_id: FromPath[UUID],
+    push_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Push:
+    """One push, with what became of each instance."""
+    async with services.db.read(actor) as tx:
+        return await push.get_push(tx, remote_id, push_id)
+
+
+@post(
+    "/{remote_id:uuid}/pushes/{push_id:uuid}/retry",
+    status_code=202,
+    operation_id="RetryPush",
+    opt={"permission": "remote.push"},
+)
+async def retry_push(
+    remote_id: FromPath[UUID],
+    push_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Push:
+    """Try one anew that was given up, with what was not taken."""
+    async with services.db.write(actor) as tx:
+        return await push.retry_push(tx, remote_id, push_id)
+
+
+@post(
+    "/{remote_id:uuid}/pushes/{push_id:uuid}/cancel",
+    status_code=200,
+    operation_id="CancelPush",
+    opt={"permission": "remote.push"},
+)
+async def cancel_push(
+    remote_id: FromPath[UUID],
+    push_id: FromPath[UUID],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Push:
+    """Send no more of it. What was sent stays there."""
+    async with services.db.write(actor) as tx:
+        return await push.cancel_push(tx, remote_id, push_id)
+
+
+@put("/{remote_id:uuid}/sync", operation_id="SetRemoteSync", opt={"permission": "system.manage"})
+async def set_sync(
+    remote_id: FromPath[UUID],
+    data: JSONBody[SyncSettings],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Sync:
+    """Keep a list of what the remote holds, pause that (`state`: `paused`), resume it (`on`), or change how it is kept."""
+    async with services.db.write(actor) as tx:
+        return await sync.set_sync(tx, remote_id, data, services.clock.now())
+
+
+@get("/{remote_id:uuid}/sync", operation_id="GetRemoteSync", opt={"permission": "system.manage"})
+async def get_sync(
+    remote_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> Sync:
+    """How the list is kept, how the last run went and why, and how many studies are present, missing and gone."""
+    async with services.db.read(actor) as tx:
+        return await sync.sync_of(tx, remote_id)
+
+
+@delete("/{remote_id:uuid}/sync", operation_id="StopRemoteSync", opt={"permission": "system.manage"})
+async def stop_sync(
+    remote_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
+) -> None:
+    """Keep no list any more, and forget it."""
+    async with services.db.write(actor) as tx:
+        await sync.stop_sync(tx, remote_id)
+
+
+@post("/{remote_id:uuid}/sync/runs", status_code=202, operation_id="RunRemoteSync", opt={"permission": "system.manage"})
+async def run_sync(
+    remote_id: FromPath[UUID],
+    data: JSONBody[SyncRun],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+) -> Sync:
+    """Look now. With `believe`, what is missing is taken as missing, however much it is."""
+    async with services.db.write(actor) as tx:
+        return await sync.run_sync(tx, remote_id, data)
+
+
+@get("/{remote_id:uuid}/known-studies", operation_id="ListKnownStudies", opt={"permission": "remote.query"})
+async def known_studies(
+    remote_id: FromPath[UUID],
+    project_id: Annotated[UUID, QueryParameter(description="In whose name it is asked; its rules filter the list.")],
+    actor: NamedDependency[Actor],
+    services: NamedDependency[Services],
+    patient_id: Annotated[str, QueryParameter(name="PatientID", max_length=MAX_VALUE)] = "",
+    study_uid: Annotated[str, QueryParameter(name="StudyInstanceUID", max_length=MAX_VALUE)] = "",
+    accession_number: Annotated[str, QueryParameter(name="AccessionNumber", max_length=MAX_VALUE)] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
+    cursor: FromQuery[str | None] = None,
+) -> Page[RemoteRow]:
+    """The studies that a remote was last seen to hold, from the synchronised list."""
+    match = {"PatientID": patient_id, "StudyInstanceUID": study_uid, "AccessionNumber": accession_number}
+    asked = {keyword: _filter(value) for keyword, value in match.items() if value}
+    async with services.db.write(actor) as tx:
+        return await sync.known_studies(tx, remote_id, project_id, asked, limit=limit, cursor=cursor)
+
+
 @get("/projects/{project_id:uuid}/remotes", operation_id="ListRemotesOfProject", opt={"permission": "remote.query"})
 async def list_remotes_of_project(
     project_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
@@ -202,7 +349,8 @@ router = Router(
     tags=["remotes"],
     route_handlers=[
         list_remotes, create_remote, get_remote, change_remote, delete_remote, echo_remote, query_studies, query_series,
-        ask_retrieval, get_retrieval,
+        ask_retrieval, get_retrieval, ask_push, list_pushes, get_push, retry_push, cancel_push,
+        set_sync, get_sync, stop_sync, run_sync, known_studies,
     ],
 )  # fmt: skip
 routers = [router, Router(path="/", tags=["remotes"], route_handlers=[list_remotes_of_project])]
