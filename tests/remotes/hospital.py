@@ -33,6 +33,9 @@ class Hospital:
             self._headers[person] = await self.application.headers(person)
         return self._headers[person]
 
+    def sign_out(self) -> None:
+        self._headers.clear()
+
     async def actor(self, person: str) -> Actor:
         me = await self.get_as(person, "/users/me")
         return Actor(UUID(me.json()["id"]), person)

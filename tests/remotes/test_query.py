@@ -14,9 +14,10 @@ from tests.support.dicom_files import ct_instance
 OTHER = "1.2.826.0.1.200"
 
 
-def other_study(**fields: Any) -> bytes:
-    named = {"patient_id": "T-2", "study_date": "20250101"} | fields
-    return ct_instance(study_instance_uid=OTHER, series_instance_uid=f"{OTHER}.1", **named)
+def other_study() -> bytes:
+    return ct_instance(
+        study_instance_uid=OTHER, series_instance_uid=f"{OTHER}.1", patient_id="T-2", study_date="20250101"
+    )
 
 
 def uids(answer: Any) -> list[str]:

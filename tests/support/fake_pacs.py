@@ -121,7 +121,7 @@ class FakePacs:
     async def _stow(self, scope: Any, receive: Any) -> Reply:
         kind = next(value for name, value in scope["headers"] if name == b"content-type").decode()
 
-        async def body() -> Any:
+        async def body() -> AsyncGenerator[bytes]:
             while True:
                 message = await receive()
                 yield message.get("body", b"")

@@ -258,7 +258,7 @@ def _require_success(response: httpx.Response) -> None:
         raise RemoteRefused(f"The remote does not accept our credentials (status {status}).", remote_status=status)
     if 300 <= status < 400:
         raise RemoteRefused("The remote sends us elsewhere, where our credentials do not go.", remote_status=status)
-    if status in (409,):
+    if status == 409:
         return  # STOW-RS: all refused, and the body says why
     if not 200 <= status < 300:
         kind = RemoteFailed if status >= 500 or status in (408, 425, 429) else RemoteRefused
