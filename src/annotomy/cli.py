@@ -23,6 +23,7 @@ from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.ops.audit_commands import audit_commands
 from annotomy.ops.commands import doctor_command
+from annotomy.remotes.commands import remote_commands
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
@@ -220,6 +221,7 @@ async def opened_services(settings: Settings) -> AsyncGenerator[Services]:
 
 
 main.add_command(audit_commands(opened_services))
+main.add_command(remote_commands(opened_services))
 main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from annotomy.actor import Actor
+from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.services import Services
 from tests.support.application import Application
@@ -32,6 +32,11 @@ class Hospital:
         if person not in self._headers:
             self._headers[person] = await self.application.headers(person)
         return self._headers[person]
+
+    async def forget(self) -> None:
+        """Our own archive is empty again."""
+        async with self.services.db.write(SYSTEM) as tx:
+            await tx.execute("delete from studies")
 
     def sign_out(self) -> None:
         self._headers.clear()

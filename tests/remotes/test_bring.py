@@ -1,5 +1,6 @@
 """Bringing studies in: whatever the remote does in the middle of it, nothing is lost, nothing false is kept, and the counts are true."""
 
+from collections.abc import Awaitable
 from typing import Any
 from uuid import UUID
 
@@ -27,15 +28,21 @@ async def told_of(hospital: Hospital, asked: dict[str, Any]) -> dict[str, Any]:
     return (await hospital.get(f"/remotes/{hospital.remote_id}/retrievals/{asked['id']}")).json()
 
 
-async def bring(hospital: Hospital, **what: Any) -> dict[str, Any]:
+async def bring(hospital: Hospital, *, between: Awaitable[Any] | None = None, **what: Any) -> dict[str, Any]:
     """Asked, worked at until it ends, however often it has to begin anew; what the route says then."""
-    return await worked_off(hospital, await ask(hospital, **what))
+    return await worked_off(hospital, await ask(hospital, **what), between=between)
 
 
-async def worked_off(hospital: Hospital, asked: dict[str, Any]) -> dict[str, Any]:
+async def worked_off(
+    hospital: Hospital, asked: dict[str, Any], *, between: Awaitable[Any] | None = None
+) -> dict[str, Any]:
+    """`between` happens before the second attempt."""
     for _ in range(MAX_ATTEMPTS):
         if not await run_attempt(hospital.services, UUID(asked["job_id"])):
             break
+        if between is not None:
+            await between
+            between = None
     return await told_of(hospital, asked)
 
 
@@ -65,7 +72,7 @@ async def test_asked_again_it_fetches_nothing_and_later_only_what_is_missing(hos
     await bring(hospital)
     hospital.pacs.requests.clear()
     await bring(hospital)
-    assert not [path for method, path in hospital.pacs.requests if path.endswith(SERIES) or "/instances/" in path]
+    assert not [path for _, path in hospital.pacs.requests if path.endswith(SERIES) or "/instances/" in path]
     fresh = ct_instance(study_instance_uid=STUDY, series_instance_uid=SERIES, number=5, sop_instance_uid="1.2.3.5")
     hospital.pacs.hold(fresh)
     hospital.pacs.requests.clear()

@@ -8,16 +8,17 @@ from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import (
-    CTImageStorage,
-    StorageCommitmentPushModel,
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelGet,
-    StudyRootQueryRetrieveInformationModelMove,
-    Verification,
+    CTImageStorage,  # pyright: ignore[reportAttributeAccessIssue] - made at run time, all of them
+    StorageCommitmentPushModel,  # pyright: ignore[reportAttributeAccessIssue]
+    StudyRootQueryRetrieveInformationModelFind,  # pyright: ignore[reportAttributeAccessIssue]
+    StudyRootQueryRetrieveInformationModelGet,  # pyright: ignore[reportAttributeAccessIssue]
+    StudyRootQueryRetrieveInformationModelMove,  # pyright: ignore[reportAttributeAccessIssue]
+    Verification,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
 from tests.support.dicom_listener import in_thread
@@ -140,21 +141,10 @@ class DimsePacs:
         return found
 
     def _matches(self, held: Dataset, keyword: str, wanted: Any) -> bool:
-        values = (
-            [
-                str(one)
-                for one in (
-                    wanted
-                    if isinstance(wanted, (list, tuple))
-                    or (hasattr(wanted, "__iter__") and not isinstance(wanted, str))
-                    else [wanted]
-                )
-            ]
-            if wanted
-            else []
-        )
-        if not values:
+        if not wanted:
             return True
+        several: list[Any] = list(wanted) if isinstance(wanted, MultiValue) else [wanted]
+        values = [str(one) for one in several]
         value = str(held[keyword].value)
         low, dash, high = values[0].partition("-")
         if keyword == "StudyDate" and dash:
@@ -192,6 +182,7 @@ async def dimse_pacs(*files: bytes) -> AsyncGenerator[DimsePacs]:
     ]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None
+    assert server.socket is not None
     pacs.port = server.socket.getsockname()[1]
     try:
         yield pacs

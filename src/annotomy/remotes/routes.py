@@ -8,12 +8,16 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from annotomy.actor import Actor
-from annotomy.errors import BadRequest
+from annotomy.archive.errors import ReasonRequired
+from annotomy.errors import BadRequest, Conflict, NotFound
+from annotomy.http.egress import EgressRefused
 from annotomy.http.etags import etag, expected_version
 from annotomy.http.pages import Page
 from annotomy.identity.credentials import require_fresh
+from annotomy.identity.errors import StepUpRequired
 from annotomy.identity.seal import Seal
 from annotomy.remotes import ask, bring, push, registry, sync
+from annotomy.remotes.errors import NothingToPush, RemoteExists, RemoteFailed
 from annotomy.remotes.remote_archive import Openers
 from annotomy.remotes.schemas import (
     Echo,
@@ -45,7 +49,7 @@ async def list_remotes(actor: NamedDependency[Actor], services: NamedDependency[
     return Page(items=found, next=None, total=len(found))
 
 
-@post("/", operation_id="CreateRemote", opt={"permission": "system.manage"})
+@post("/", operation_id="CreateRemote", opt={"permission": "system.manage", "problems": [RemoteExists, StepUpRequired]})
 async def create_remote(
     data: JSONBody[NewRemote], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[RemoteAnswer]:
@@ -65,7 +69,11 @@ async def get_remote(
         return _with_etag(await registry.get_remote(tx, remote_id))
 
 
-@put("/{remote_id:uuid}", operation_id="ChangeRemote", opt={"permission": "system.manage"})
+@put(
+    "/{remote_id:uuid}",
+    operation_id="ChangeRemote",
+    opt={"permission": "system.manage", "problems": [RemoteExists, StepUpRequired]},
+)
 async def change_remote(
     remote_id: FromPath[UUID],
     data: JSONBody[NewRemote],
@@ -81,7 +89,9 @@ async def change_remote(
     return _with_etag(changed)
 
 
-@delete("/{remote_id:uuid}", operation_id="DeleteRemote", opt={"permission": "system.manage"})
+@delete(
+    "/{remote_id:uuid}", operation_id="DeleteRemote", opt={"permission": "system.manage", "problems": [StepUpRequired]}
+)
 async def delete_remote(
     remote_id: FromPath[UUID], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> None:
@@ -102,7 +112,11 @@ async def echo_remote(
     return await ask.echo(services, remote_openers, actor, remote_id)
 
 
-@get("/{remote_id:uuid}/studies", operation_id="QueryRemoteStudies", opt={"permission": "remote.query"})
+@get(
+    "/{remote_id:uuid}/studies",
+    operation_id="QueryRemoteStudies",
+    opt={"permission": "remote.query", "problems": [RemoteFailed, EgressRefused, NotFound]},
+)
 async def query_studies(
     remote_id: FromPath[UUID],
     project_id: Annotated[UUID, QueryParameter(description="In whose name it is asked; its rules filter the answer.")],
@@ -135,7 +149,7 @@ async def query_studies(
 @get(
     "/{remote_id:uuid}/studies/{study_instance_uid:str}/series",
     operation_id="QueryRemoteSeries",
-    opt={"permission": "remote.query"},
+    opt={"permission": "remote.query", "problems": [RemoteFailed, EgressRefused]},
 )
 async def query_series(
     remote_id: FromPath[UUID],
@@ -154,7 +168,7 @@ async def query_series(
     "/{remote_id:uuid}/retrievals",
     status_code=202,
     operation_id="RetrieveFromRemote",
-    opt={"permission": "remote.retrieve"},
+    opt={"permission": "remote.retrieve", "problems": [NotFound]},
 )
 async def ask_retrieval(
     remote_id: FromPath[UUID],
@@ -184,7 +198,12 @@ async def get_retrieval(
         return await bring.get_retrieval(tx, remote_id, retrieval_id)
 
 
-@post("/{remote_id:uuid}/pushes", status_code=202, operation_id="PushToRemote", opt={"permission": "remote.push"})
+@post(
+    "/{remote_id:uuid}/pushes",
+    status_code=202,
+    operation_id="PushToRemote",
+    opt={"permission": "remote.push", "problems": [NothingToPush, ReasonRequired]},
+)
 async def ask_push(
     remote_id: FromPath[UUID],
     data: JSONBody[NewPush],
@@ -227,7 +246,7 @@ async def get_push(
     "/{remote_id:uuid}/pushes/{push_id:uuid}/retry",
     status_code=202,
     operation_id="RetryPush",
-    opt={"permission": "remote.push"},
+    opt={"permission": "remote.push", "problems": [Conflict]},
 )
 async def retry_push(
     remote_id: FromPath[UUID],
@@ -244,7 +263,7 @@ async def retry_push(
     "/{remote_id:uuid}/pushes/{push_id:uuid}/cancel",
     status_code=200,
     operation_id="CancelPush",
-    opt={"permission": "remote.push"},
+    opt={"permission": "remote.push", "problems": [Conflict]},
 )
 async def cancel_push(
     remote_id: FromPath[UUID],
