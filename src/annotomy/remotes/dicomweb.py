@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
@@ -42,6 +43,8 @@ MAX_STRAYS = 16
 """Files of one answer that were not asked for: after these we stop listening."""
 BATCH_INSTANCES, BATCH_BYTES = 32, 64 << 20
 """Of one STOW-RS request: what has to be sent again when it fails."""
+WILDCARDS = "*?"
+"""Allowed in a query as they are (RFC 3986 3.4); some servers do not know their escapes."""
 JSON = "application/dicom+json"
 DICOM = "application/dicom"
 PASSING_REASONS = range(0xA700, 0xA800)
@@ -59,7 +62,7 @@ class DicomwebRemote:
 
     async def echo(self) -> None:
         """A query for one study: it needs the right address, credentials and service."""
-        await self._page("studies", {"limit": "1"})
+        await self._page("studies", [("limit", "1")])
 
     async def query(self, level: Level, match: Mapping[str, str], *, limit: int) -> Found:
         path = _query_path(level, match)
@@ -70,7 +73,7 @@ class DicomwebRemote:
         offset = 0
         for _ in range(MAX_PAGES):
             wanted = min(PAGE_ROWS, limit + 1 - len(rows))
-            page = await self._page(path, httpx.QueryParams([*asked, ("limit", str(wanted)), ("offset", str(offset))]))
+            page = await self._page(path, [*asked, ("limit", str(wanted)), ("offset", str(offset))])
             good, bad = checked_rows(level, match, page)
             malformed += bad
             fresh = [row for row in good if _key(row, level) not in known]
@@ -115,7 +118,7 @@ class DicomwebRemote:
         method: str,
         path: str,
         *,
-        params: Any = None,
+        params: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str],
         content: AsyncIterator[bytes] | None = None,
         deadline_s: float | None,
@@ -124,7 +127,8 @@ class DicomwebRemote:
 
         A generator, whose caller works between two pieces, gives no deadline and looks at the clock itself.
         """
-        url = httpx.URL(f"{self._address.url.rstrip('/')}/{path}", params=params)
+        query = f"?{urlencode(params, quote_via=quote, safe=WILDCARDS)}" if params else ""
+        url = httpx.URL(f"{self._address.url.rstrip('/')}/{path}{query}")
         try:
             async with (
                 asyncio.timeout(deadline_s),
@@ -144,7 +148,7 @@ class DicomwebRemote:
             self._egress = Egress(self._services.settings.http.egress_allow, tls=tls_context(self._address))
         return self._egress
 
-    async def _page(self, path: str, params: Any) -> list[Any]:
+    async def _page(self, path: str, params: Sequence[tuple[str, str]]) -> list[Any]:
         accepted = {"Accept": JSON}
         async with self._ask("GET", path, params=params, headers=accepted, deadline_s=QUERY_S) as response:
             if response.status_code == 204:

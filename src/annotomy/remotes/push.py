@@ -172,7 +172,7 @@ async def _push(tx: ReadTx, push_id: UUID) -> Push:
 
 
 def _answer(row: Any, instances: list[PushedInstance] | None) -> Push:
-    fields = dict(row) | {"counts": row["counts"] or {}, "instances": instances}
+    fields: dict[str, Any] = {**row, "counts": row["counts"] or {}, "instances": instances}
     if row["state"] != "queued":
         fields["next_attempt_at"] = None
     return Push(**fields)
@@ -213,6 +213,7 @@ async def _attempt(services: Services, openers: Openers, push_id: UUID, context:
         push = await tx.fetchrow("select * from remote_pushes where id = $1", push_id)
     if push is None or push["state"] != "queued":
         raise Cancelled
+    archive: RemoteArchive | None = None
     try:
         async with services.db.read(asker) as tx:
             await require_open(tx, asker, Permission.REMOTE_PUSH, push["remote_id"], push["project_id"])
@@ -230,7 +231,7 @@ async def _attempt(services: Services, openers: Openers, push_id: UUID, context:
             await context.fail(tx, refusal)
         raise Reject(refusal) from refusal
     await _book(services, push, context, problem)
-    if problem is None:
+    if problem is None and archive is not None:
         await _ask_commitment(services, archive, push_id)
 
 

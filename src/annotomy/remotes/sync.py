@@ -99,7 +99,8 @@ async def sync_of(tx: ReadTx, remote_id: UUID) -> Sync:
     if row is None:
         raise NotFound(_NO_SYNC)
     fields: dict[str, Any] = {name: row[name] for name in Sync.__struct_fields__}
-    return Sync(**fields | {"running": bool(row["running"])})
+    fields["running"] = bool(row["running"])
+    return Sync(**fields)
 
 
 async def run_sync(tx: WriteTx, remote_id: UUID, wanted: SyncRun) -> Sync:
