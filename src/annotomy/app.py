@@ -48,6 +48,7 @@ from annotomy.identity.tokens import TokenSigner
 from annotomy.inference.routes import routers as inference_routers
 from annotomy.inference.runners.installed import installed_runners
 from annotomy.inference.runners.isolated import ModelProcess
+from annotomy.interactive.routes import router as interactive_router
 from annotomy.jobs.routes import router as jobs_router
 from annotomy.logs import configure_logs
 from annotomy.ops.audit_requests import audit_requests
@@ -96,6 +97,7 @@ API_ROUTERS: list[Any] = [
     label_routes.settings_router,
     segmentations_router,
     *inference_routers,
+    interactive_router,
     *remotes_routers,
     audit_router,
     audit_review_router,

@@ -32,13 +32,15 @@ from tests.access.world import (
 )
 from tests.support.application import PASSWORD, Application
 
+WIDE_SCOPES = ("read", "write", "admin")
+"""With these a key goes through every operation; with one permission alone, through those that it reaches."""
 STRANGERS = [
     "outsider",
     "expired",
     "admin",
     "key of another project",
     "share link",
-    *(f"outsider's key {scope}" for scope in KEY_SCOPES),
+    *(f"outsider's key {scope}" for scope in WIDE_SCOPES),
 ]
 HIDDEN = {
     "study_instance_uid",
@@ -192,7 +194,7 @@ async def test_what_is_not_ones_own_looks_as_if_it_did_not_exist(
     assert study["0020000D"]["Value"] == [world.ids["study_instance_uid"]]
 
 
-@pytest.mark.parametrize("person", ["outsider", *(f"outsider's key {scope}" for scope in KEY_SCOPES)])
+@pytest.mark.parametrize("person", ["outsider", *(f"outsider's key {scope}" for scope in WIDE_SCOPES)])
 async def test_ones_own_project_is_no_way_to_the_objects_of_another(
     application: Application, world: World, person: str
 ) -> None:
@@ -264,9 +266,10 @@ async def test_the_work_of_others_does_not_exist_for_who_reads_only_their_own(
 
 async def test_each_role_is_refused_what_it_lacks(application: Application, world: World) -> None:
     wrong: list[str] = []
+    every = operations(application)
     for role in project_roles():
         held = ROLE_ENTRIES[role].permissions
-        for one in operations(application):
+        for one in every:
             if one.declared in {ANYONE, OWN, MEMBER} or holds(held, one.declared):
                 continue
             answer = await call(application, one, world.people[role], world.ids)
@@ -288,8 +291,9 @@ async def test_each_role_is_refused_what_it_lacks(application: Application, worl
 async def test_a_key_is_refused_what_its_scopes_do_not_reach(application: Application, world: World) -> None:
     """Keys of the project's administrator, who may do everything in it."""
     wrong: list[str] = []
+    every = operations(application)
     for scope in KEY_SCOPES:
-        for one in operations(application):
+        for one in every:
             if one.declared in {ANYONE, OWN, MEMBER} or in_scope({scope}, one.declared):
                 continue
             answer = await call(application, one, world.people[f"key {scope}"], world.ids)
@@ -300,12 +304,40 @@ async def test_a_key_is_refused_what_its_scopes_do_not_reach(application: Applic
     assert not wrong, "\n".join(wrong)
 
 
+async def test_a_key_of_one_permission_reaches_nothing_of_others(application: Application, world: World) -> None:
+    """What each scope lets through, on what belongs to somebody else; the test above has what it does not let through."""
+    absent = absent_ids(world.ids)
+    own = {"project_id": world.outsiders_project}
+    wrong: list[str] = []
+    reached = set[str]()
+    every = operations(application)
+    for scope in KEY_SCOPES:
+        if scope in WIDE_SCOPES:
+            continue
+        headers = world.people[f"outsider's key {scope}"]
+        for one in every:
+            if one.declared in {ANYONE, OWN, MEMBER} or not in_scope({scope}, one.declared):
+                continue
+            reached.add(scope)
+            through_own = bool(names(one) & FOREIGN) and "project_id" in names(one)
+            for instead in ({}, own) if through_own else ({},):
+                theirs = await call(application, one, headers, world.ids | instead)
+                nothing = await call(application, one, headers, absent | instead)
+                if leaks(theirs) or theirs.status_code >= 500:
+                    wrong.append(f"{scope}: {one} leaks: {theirs.status_code} {theirs.text[:200]}")
+                if not theirs.is_success and same(theirs, world.ids | instead) != same(nothing, absent | instead):
+                    wrong.append(f"{scope}: {one}: {theirs.text[:200]} is not {nothing.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+    assert len(reached) > 20
+
+
 async def test_each_role_gets_what_it_holds(application: Application, world: World) -> None:
     """Reading operations; each changing one is tested by its feature."""
     wrong: list[str] = []
+    every = operations(application)
     for role in project_roles():
         held = ROLE_ENTRIES[role].permissions
-        for one in operations(application):
+        for one in every:
             if (
                 one.method == "GET"
                 and "project_id" in one.parameters

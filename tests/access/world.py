@@ -19,7 +19,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.db.identifiers import new_id
 from annotomy.http.openapi import document as described_api
-from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES
+from annotomy.projects.roles import PERMISSIONS, ROLE_ENTRIES, SCOPE_NAMES
 from tests.access.archives import invent_one, picture, store
 from tests.support.application import Application
 from tests.support.share_links import make_share_link, share_link_headers
@@ -27,7 +27,8 @@ from tests.support.share_links import make_share_link, share_link_headers
 ANYONE, OWN, MEMBER = "anyone", "own", "member"
 """Besides permissions: without a credential; one's own things; any member of the project."""
 DECLARABLE = {ANYONE, OWN, MEMBER, *PERMISSIONS, *(re.sub(r"\.(own|all)$", "", name) for name in PERMISSIONS)}
-KEY_SCOPES = ("read", "write", "admin", "study.read", "annotation.edit.own")
+KEY_SCOPES = ("read", "write", "admin", *sorted(SCOPE_NAMES))
+"""Each scope that an API key can be narrowed to."""
 JOBS = "/api/v1/jobs"
 UPLOADS = "/api/v1/uploads/"
 """Machine work, which holds no patient data: an administrator sees and stops everybody's."""
@@ -305,6 +306,8 @@ async def world(application: Application) -> AsyncIterator[World]:
     job, segmentation, prediction, passkey = (str(new_id()) for _ in range(4))
     target = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
     annotation = (await post("/annotations", target | {"kind": "label", "label": "SECRETPROJECT"}))["id"]
+    of_series = {"project_id": project, "series_instance_uid": attributes["SeriesInstanceUID"]}
+    interactive = (await post("/interactive-sessions", of_series))["id"]
     code = {"value": "SECRETPROJECT", "scheme": "99TEST", "meaning": "SECRETPROJECT"}
     label = (await post("/labels", {"project_id": project} | code))["id"]
     async with services.db.write(SYSTEM) as tx:
@@ -379,6 +382,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "version": "1",
             "passkey_id": passkey,
             "session_id": str(session),
+            "interactive_session_id": interactive,
             "annotation_id": annotation,
             "label_id": label,
             "key": "unfinished",

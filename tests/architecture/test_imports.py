@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("segmentations",),
     ("workitems",),
     ("inference",),
+    ("interactive",),
     ("remotes",),
     ("trials",),
     ("reports",),

@@ -7,6 +7,7 @@ BY_PROJECT = "read through projects/access.py: rows are joined with the wall by 
 WITHOUT: dict[str, str] = {
     "access_requests": "no patient data; the asker's own and those of projects that one manages",
     "annotation_drafts": "one's own alone, by the key of the table",
+    "interactive_sessions": "one's own alone; their masks are computed of what the asker sees",
     "annotation_settings": "no patient data",
     "annotations": f"{BY_PROJECT} and the study (annotations/rights.py)",
     "audiences": "no patient data; read by the view `visibility` itself",

@@ -12,12 +12,15 @@ from litestar import Litestar
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.app import create_app, open_services
+from annotomy.http.peer import Peer
+from annotomy.identity import second_factor, sessions
 from annotomy.identity.passwords import hash_password
 from annotomy.identity.users import create_user
 from annotomy.services import Services
 from annotomy.settings import Settings
 
 PASSWORD = "correct horse battery staple"
+_BROWSER = Peer("127.0.0.1", "tests", False, "annotomy.test", None, None)
 _HASH: dict[str, str] = {}
 """Of the one password of all test users, hashed once for each run: argon2id is slow on purpose."""
 
@@ -44,15 +47,22 @@ class Application:
         return Actor(user_id=user.id, name=username, is_admin=is_admin)
 
     async def headers(self, username: str) -> dict[str, str]:
-        """The Authorization header of a user, made when there is none of this name."""
+        """The Authorization header of a user, made when there is none of this name.
+
+        The session begins where a sign-in ends that proved the password: checking one takes a tenth of a second, on
+        purpose, and the tests of identity do it.
+        """
         async with self.services.db.read(SYSTEM) as tx:
-            known = await tx.fetchval("select 1 from users where username = $1", username)
-        if not known:
-            await self.add_user(username, is_admin=username == "admin")
-        answer = await self.client.post("/api/v1/auth/token", json={"username": username, "password": PASSWORD})
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
-        return {"Authorization": f"Bearer {body['access_token']}"}
+            row = await tx.fetchrow("select id, username, is_admin from users where username = $1", username)
+        if row is None:
+            made = await self.add_user(username, is_admin=username == "admin")
+            user = sessions.User(made.user_id, username, made.is_admin)
+        else:
+            user = sessions.user_of(row)
+        begun = await sessions.start(
+            self.services, self.app.state.signer, user, _BROWSER, methods=[second_factor.PASSWORD_METHOD]
+        )
+        return {"Authorization": f"Bearer {begun.access_token}"}
 
 
 @pytest.fixture

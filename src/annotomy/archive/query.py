@@ -116,11 +116,11 @@ _LEVELS: dict[Level, _LevelSql] = {
 _STUDY_COUNTS = f"""
 cross join lateral (
   select p.all_modalities as modalities, p.all_series::bigint as study_series, p.all_instances::bigint as study_instances
-  where {_WHOLE_STUDY.format(study="p.study_id")}
+  where p.whole or {_WHOLE_STUDY.format(study="p.study_id")}
   union all
   select coalesce(array_agg(distinct s.modality) filter (where s.modality <> ''), '{{}}'), count(*), sum(s.seen)::bigint
   from (select cs.modality, {_SEEN_IN_SERIES.format(se="cs")} as seen from series cs
-        where cs.study_id = p.study_id and {visible_series("cs")}
+        where not p.whole and cs.study_id = p.study_id and {visible_series("cs")}
           and not {_WHOLE_STUDY.format(study="p.study_id")}) s
   having count(*) > 0) c"""
 
@@ -151,7 +151,7 @@ async def query(tx: ReadTx, asked: Query) -> QueryResult:
     if narrow:
         keys = ", ".join(f"{one.split()[0]} as o{n}" for n, one in enumerate(level.order))
         page = (
-            f"select {keys}, {columns} from {level.source} where {' and '.join((level.visible, *conditions))}"
+            f"select {keys}, {columns}, false as whole from {level.source} where {' and '.join((level.visible, *conditions))}"
             f" order by {', '.join(level.order)} limit {limit} offset {offset}"
         )
     else:

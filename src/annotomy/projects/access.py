@@ -227,7 +227,8 @@ def visible_page(
     shared = f"({_NOT_SHARED} or {named})"
     inner = (
         f"select distinct on ({', '.join(key for key, _, _ in keys)})"
-        f" {', '.join(f'{key} as o{n}' for n, (key, _, _) in enumerate(keys))}, {columns} from {''.join(_ITEMS[: depth + 1])}"
+        f" {', '.join(f'{key} as o{n}' for n, (key, _, _) in enumerate(keys))}, {columns},"
+        f" (pi.series_id is null and {_NOT_SHARED}) as whole from {''.join(_ITEMS[: depth + 1])}"
         f" where {' and '.join(('pi.project_id = a.project_id', 'pi.audience_id = a.audience_id', shared, *conditions))}"
         f" order by {', '.join(order)} limit {limit + offset}"
     )

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 from litestar import Router, get, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from annotomy.actor import Actor
 from annotomy.projects.access import Permission, require_global, require_member
@@ -55,7 +55,7 @@ async def get_quota(
 async def put_quota(
     subject: FromPath[Literal["user", "project"]],
     subject_id: FromPath[UUID],
-    data: NewQuota,
+    data: JSONBody[NewQuota],
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
 ) -> Usage:

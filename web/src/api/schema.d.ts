@@ -983,6 +983,93 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/interactive-sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListOwn */
+        get: operations["ListInteractiveSessions"];
+        put?: never;
+        /** Begin */
+        post: operations["BeginInteractiveSession"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetOne */
+        get: operations["GetInteractiveSession"];
+        put?: never;
+        post?: never;
+        /** End */
+        delete: operations["EndInteractiveSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}/hints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** SetHints */
+        put: operations["SetInteractiveHints"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}/mask": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetMask */
+        get: operations["GetInteractiveMask"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/interactive-sessions/{interactive_session_id}/take": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take */
+        post: operations["TakeInteractiveMask"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/jobs": {
         parameters: {
             query?: never;
@@ -1384,6 +1471,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/remotes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRemotesOfProject */
+        get: operations["ListRemotesOfProject"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/roles": {
         parameters: {
             query?: never;
@@ -1554,6 +1658,250 @@ export interface paths {
         /** PutQuota */
         put: operations["SetQuota"];
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRemotes */
+        get: operations["ListRemotes"];
+        put?: never;
+        /** CreateRemote */
+        post: operations["CreateRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRemote */
+        get: operations["GetRemote"];
+        /** ChangeRemote */
+        put: operations["ChangeRemote"];
+        post?: never;
+        /** DeleteRemote */
+        delete: operations["DeleteRemote"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/echo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** EchoRemote */
+        post: operations["EchoRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/known-studies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** KnownStudies */
+        get: operations["ListKnownStudies"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListPushes */
+        get: operations["ListPushes"];
+        put?: never;
+        /** AskPush */
+        post: operations["PushToRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes/{push_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetPush */
+        get: operations["GetPush"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes/{push_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** CancelPush */
+        post: operations["CancelPush"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes/{push_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** RetryPush */
+        post: operations["RetryPush"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/retrievals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** AskRetrieval */
+        post: operations["RetrieveFromRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/retrievals/{retrieval_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRetrieval */
+        get: operations["GetRetrieval"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/studies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** QueryStudies */
+        get: operations["QueryRemoteStudies"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/studies/{study_instance_uid}/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** QuerySeries */
+        get: operations["QueryRemoteSeries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSync */
+        get: operations["GetRemoteSync"];
+        /** SetSync */
+        put: operations["SetRemoteSync"];
+        post?: never;
+        /** StopSync */
+        delete: operations["StopRemoteSync"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/sync/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** RunSync */
+        post: operations["RunRemoteSync"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2940,6 +3288,50 @@ export interface components {
             /** @default  */
             why: string;
         };
+        /** DicomwebAddress */
+        DicomwebAddress: {
+            url: string;
+            /**
+             * @default none
+             * @enum {string}
+             */
+            auth: "none" | "basic" | "bearer" | "certificate";
+            /** @default  */
+            username: string;
+            /** @default  */
+            password: string;
+            /** @default  */
+            token: string;
+            /** @default  */
+            certificate: string;
+            /** @default  */
+            key: string;
+            /** @default  */
+            ca: string;
+        };
+        /** DimseAddress */
+        DimseAddress: {
+            host: string;
+            port: number;
+            ae_title: string;
+            /** @default  */
+            calling_ae_title: string;
+            /**
+             * @default get
+             * @enum {string}
+             */
+            retrieve: "get" | "move";
+            /** @default false */
+            commitment: boolean;
+            /** @default false */
+            tls: boolean;
+            /** @default  */
+            certificate: string;
+            /** @default  */
+            key: string;
+            /** @default  */
+            ca: string;
+        };
         /** Draft */
         Draft: {
             key: string;
@@ -2961,6 +3353,14 @@ export interface components {
             /** Format: uuid */
             user_id: string;
             rules: components["schemas"]["NewRule"][];
+        };
+        /** Echo */
+        Echo: {
+            ok: boolean;
+            milliseconds: number;
+            problem: {
+                [key: string]: unknown;
+            } | null;
         };
         /** Edit */
         Edit: {
@@ -3065,11 +3465,43 @@ export interface components {
             name: string;
             user_ids: string[];
         };
+        /** Hint */
+        Hint: {
+            /** @enum {string} */
+            kind: "point" | "stroke" | "box";
+            at_kji: [
+                number,
+                number,
+                number
+            ][];
+            /** @default true */
+            on_object: boolean;
+        };
+        /** Hints */
+        Hints: {
+            hints: components["schemas"]["Hint"][];
+        };
         /** ImportForm */
         ImportForm: {
             metadata: unknown;
             /** Format: binary */
             file: string;
+        };
+        /** InteractiveSession */
+        InteractiveSession: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            project_id: string;
+            series_instance_uid: string;
+            /** @enum {string} */
+            state: "ready" | "waiting";
+            position: number;
+            hints: components["schemas"]["Hint"][];
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            used_at: string;
         };
         /** IssuedApiKey */
         IssuedApiKey: {
@@ -3351,6 +3783,12 @@ export interface components {
             /** Format: uuid */
             user_id: string;
         };
+        /** NewInteractiveSession */
+        NewInteractiveSession: {
+            /** Format: uuid */
+            project_id: string;
+            series_instance_uid: string;
+        };
         /** NewLabel */
         NewLabel: {
             /** Format: uuid */
@@ -3422,11 +3860,35 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** NewPush */
+        NewPush: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid?: string | null;
+            sop_instance_uids?: string[] | null;
+        };
         /** NewQuota */
         NewQuota: {
             stored_bytes?: number | null;
             in_flight_bytes?: number | null;
             open_uploads?: number | null;
+        };
+        /** NewRemote */
+        NewRemote: {
+            name: string;
+            /** @enum {string} */
+            kind: "dicomweb" | "dimse";
+            dicomweb?: components["schemas"]["DicomwebAddress"] | null;
+            dimse?: components["schemas"]["DimseAddress"] | null;
+            project_ids?: string[] | null;
+        };
+        /** NewRetrieval */
+        NewRetrieval: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid?: string | null;
         };
         /** NewRole */
         NewRole: {
@@ -3490,6 +3952,14 @@ export interface components {
             /** Format: date-time */
             last_at: string;
         };
+        /** OpenRemote */
+        OpenRemote: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @enum {string} */
+            kind: "dicomweb" | "dimse";
+        };
         /** OpenShareLink */
         OpenShareLink: {
             token: string;
@@ -3548,6 +4018,12 @@ export interface components {
         /** Page[Prediction] */
         "Page_annotomy.inference.schemas.Prediction_": {
             items: components["schemas"]["Prediction"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[InteractiveSession] */
+        "Page_annotomy.interactive.schemas.InteractiveSession_": {
+            items: components["schemas"]["InteractiveSession"][];
             next: string | null;
             total: number | null;
         };
@@ -3674,6 +4150,30 @@ export interface components {
         /** Page[ShareLink] */
         "Page_annotomy.projects.schemas.ShareLink_": {
             items: components["schemas"]["ShareLink"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[OpenRemote] */
+        "Page_annotomy.remotes.schemas.OpenRemote_": {
+            items: components["schemas"]["OpenRemote"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Push] */
+        "Page_annotomy.remotes.schemas.Push_": {
+            items: components["schemas"]["Push"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RemoteAnswer] */
+        "Page_annotomy.remotes.schemas.RemoteAnswer_": {
+            items: components["schemas"]["RemoteAnswer"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RemoteRow] */
+        "Page_annotomy.remotes.schemas.RemoteRow_": {
+            items: components["schemas"]["RemoteRow"][];
             next: string | null;
             total: number | null;
         };
@@ -3912,6 +4412,37 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** Push */
+        Push: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            remote_id: string;
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            /** @enum {string} */
+            state: "queued" | "sent" | "committed" | "dead" | "cancelled";
+            attempts: number;
+            next_attempt_at: string | null;
+            problem: {
+                [key: string]: unknown;
+            } | null;
+            counts: {
+                [key: string]: number;
+            };
+            instances: components["schemas"]["PushedInstance"][] | null;
+            /** Format: date-time */
+            created_at: string;
+            finished_at: string | null;
+        };
+        /** PushedInstance */
+        PushedInstance: {
+            sop_instance_uid: string;
+            /** @enum {string} */
+            state: "pending" | "sent" | "refused" | "committed";
+            reason: string;
+        };
         /** QueueHealth */
         QueueHealth: {
             kinds: components["schemas"]["QueueKind"][];
@@ -3944,6 +4475,37 @@ export interface components {
         /** RefreshRequest */
         RefreshRequest: {
             refresh_token?: string | null;
+        };
+        /** RemoteAnswer */
+        RemoteAnswer: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @enum {string} */
+            kind: "dicomweb" | "dimse";
+            dicomweb: components["schemas"]["DicomwebAddress"] | null;
+            dimse: components["schemas"]["DimseAddress"] | null;
+            has_secrets: boolean;
+            project_ids: string[];
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+            version: number;
+        };
+        /** RemoteRow */
+        RemoteRow: {
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            attributes: {
+                [key: string]: unknown;
+            };
+            held: boolean;
+            /**
+             * @default present
+             * @enum {string}
+             */
+            state: "present" | "missing" | "gone";
         };
         /** Removal */
         Removal: {
@@ -4002,6 +4564,32 @@ export interface components {
             problem?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** Retrieval */
+        Retrieval: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            remote_id: string;
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            /** Format: uuid */
+            job_id: string;
+            /** @enum {string} */
+            state: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+            progress: number;
+            expected: number | null;
+            present: number;
+            refused: {
+                [key: string]: number;
+            };
+            problem: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            created_at: string;
         };
         /** Review */
         Review: {
@@ -4263,6 +4851,67 @@ export interface components {
         StudyAccess: {
             study_instance_uid: string;
             items: components["schemas"]["PersonsAccess"][];
+        };
+        /** Sync */
+        Sync: {
+            /** Format: uuid */
+            remote_id: string;
+            /** @enum {string} */
+            state: "on" | "paused";
+            every_minutes: number;
+            days: number;
+            missing_share: number;
+            grace_days: number;
+            /** @enum {string} */
+            outcome: "none" | "complete" | "guarded" | "failed";
+            why: string;
+            running: boolean;
+            last_run_at: string | null;
+            last_complete_at: string | null;
+            /** Format: date-time */
+            next_run_at: string;
+            present: number;
+            missing: number;
+            gone: number;
+        };
+        /** SyncRun */
+        SyncRun: {
+            /** @default false */
+            believe: boolean;
+        };
+        /** SyncSettings */
+        SyncSettings: {
+            /**
+             * @default on
+             * @enum {string}
+             */
+            state: "on" | "paused";
+            /** @default 60 */
+            every_minutes: number;
+            /** @default 30 */
+            days: number;
+            /** @default 0.1 */
+            missing_share: number;
+            /** @default 7 */
+            grace_days: number;
+        };
+        /** Taken */
+        Taken: {
+            /** Format: uuid */
+            segmentation_id: string;
+            segment_number: number;
+            base_version: number;
+            /**
+             * @default add
+             * @enum {string}
+             */
+            how: "add" | "replace" | "remove";
+        };
+        /** TakenAs */
+        TakenAs: {
+            /** Format: uuid */
+            segmentation_id: string;
+            version: number;
         };
         /** TokenAnswer */
         TokenAnswer: {
@@ -4594,6 +5243,33 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description No hint is on the object. The series is not a volume */
+        NoHintIsOnTheObjectOrTheSeriesIsNotAVolume: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The session waits for a place. The mask could not be computed */
+        TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description No hint is on the object. The series is not a volume. The masks do not fit the series */
+        NoHintIsOnTheObjectOrTheSeriesIsNotAVolumeOrTheMasksDoNotFitTheSeries: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description Not found. There is no such model */
         NotFoundOrThereIsNoSuchModel: {
             headers: {
@@ -4605,6 +5281,60 @@ export interface components {
         };
         /** @description The key belongs to another request. The model refuses this series */
         TheKeyBelongsToAnotherRequestOrTheModelRefusesThisSeries: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not permitted. Prove again who you are */
+        NotPermittedOrProveAgainWhoYouAre: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The name is taken */
+        InConflictWithThePresentStateOrTheNameIsTaken: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not permitted. Say why */
+        NotPermittedOrSayWhy: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. Nothing of this may be sent */
+        InConflictWithThePresentStateOrNothingOfThisMayBeSent: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request is not valid. This address may not be called */
+        TheRequestIsNotValidOrThisAddressMayNotBeCalled: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The remote does not answer */
+        TheRemoteDoesNotAnswer: {
             headers: {
                 [name: string]: unknown;
             };
@@ -4722,15 +5452,6 @@ export interface components {
         };
         /** @description The upload is being written */
         TheUploadIsBeingWritten: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description Not permitted. Say why */
-        NotPermittedOrSayWhy: {
             headers: {
                 [name: string]: unknown;
             };
@@ -6924,6 +7645,216 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    ListInteractiveSessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.interactive.schemas.InteractiveSession_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    BeginInteractiveSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewInteractiveSession"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InteractiveSession"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetInteractiveSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InteractiveSession"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    EndInteractiveSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SetInteractiveHints: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Hints"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["NoHintIsOnTheObjectOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed"];
+        };
+    };
+    GetInteractiveMask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["NoHintIsOnTheObjectOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed"];
+        };
+    };
+    TakeInteractiveMask: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                interactive_session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Taken"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TakenAs"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["NoHintIsOnTheObjectOrTheSeriesIsNotAVolumeOrTheMasksDoNotFitTheSeries"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["TheSessionWaitsForAPlaceOrTheMaskCouldNotBeComputed"];
+        };
+    };
     ListJobs: {
         parameters: {
             query?: {
@@ -7917,6 +8848,33 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    ListRemotesOfProject: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.OpenRemote_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     SetRole: {
         parameters: {
             query?: never;
@@ -8401,6 +9359,628 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListRemotes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteAnswer_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CreateRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRemote"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemoteAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrProveAgainWhoYouAre"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheNameIsTaken"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemoteAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeRemote: {
+        parameters: {
+            query?: never;
+            header?: {
+                "If-Match"?: string | null;
+            };
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRemote"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemoteAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrProveAgainWhoYouAre"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheNameIsTaken"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    DeleteRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrProveAgainWhoYouAre"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    EchoRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Echo"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListKnownStudies: {
+        parameters: {
+            query: {
+                AccessionNumber?: string;
+                PatientID?: string;
+                StudyInstanceUID?: string;
+                cursor?: string | null;
+                limit?: number;
+                /** @description In whose name it is asked; its rules filter the list. */
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteRow_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListPushes: {
+        parameters: {
+            query: {
+                cursor?: string | null;
+                limit?: number;
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.Push_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    PushToRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPush"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrNothingOfThisMayBeSent"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetPush: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CancelPush: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetryPush: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveFromRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRetrieval"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retrieval"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetRetrieval: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                retrieval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retrieval"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    QueryRemoteStudies: {
+        parameters: {
+            query: {
+                AccessionNumber?: string;
+                ModalitiesInStudy?: string;
+                PatientBirthDate?: string;
+                PatientID?: string;
+                PatientName?: string;
+                StudyDate?: string;
+                StudyDescription?: string;
+                StudyInstanceUID?: string;
+                cursor?: string | null;
+                limit?: number;
+                /** @description In whose name it is asked; its rules filter the answer. */
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteRow_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValidOrThisAddressMayNotBeCalled"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["TheRemoteDoesNotAnswer"];
+        };
+    };
+    QueryRemoteSeries: {
+        parameters: {
+            query: {
+                /** @description In whose name it is asked; its rules filter the answer. */
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+                study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteRow_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValidOrThisAddressMayNotBeCalled"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["TheRemoteDoesNotAnswer"];
+        };
+    };
+    GetRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SetRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SyncSettings"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    StopRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RunRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SyncRun"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
                 };
             };
             400: components["responses"]["TheRequestIsNotValid"];

@@ -721,6 +721,18 @@ create table annotation_drafts (               -- autosaved, unfinished work: on
   primary key (user_id, study_instance_uid, key)
 );
 
+create table interactive_sessions (            -- interactive/sessions.py: one's own alone
+  id uuid primary key,
+  user_id uuid not null references users,
+  project_id uuid not null references projects on delete cascade,
+  series_instance_uid text collate "C" not null,
+  hints jsonb not null default '[]',
+  created_at timestamptz not null default now(),
+  queued_at timestamptz not null default now(), -- since when it holds or waits for a place
+  used_at timestamptz not null default now()
+);
+create index interactive_sessions_of_user on interactive_sessions (user_id);
+
 -- segmentations ------------------------------------------------------------------------------------------------------
 create table segmentations (
   id uuid primary key,

@@ -1,0 +1,1 @@
+"""Segmentation by hand and hint: a few points or strokes of a person become a mask of what they meant."""
