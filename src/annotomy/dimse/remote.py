@@ -40,6 +40,7 @@ from annotomy.dimse.store import instance_head
 from annotomy.dimse.upper_layer import AssociationEnded, Deadlines
 from annotomy.errors import BadRequest
 from annotomy.http.egress import Egress, EgressFailed
+from annotomy.remotes.addresses import DimseAddress
 from annotomy.remotes.dicomweb import tls_context
 from annotomy.remotes.errors import RemoteFailed, RemoteRefused, RemoteUnreadable
 from annotomy.remotes.remote_archive import (
@@ -52,7 +53,6 @@ from annotomy.remotes.remote_archive import (
     Sent,
     checked_rows,
 )
-from annotomy.remotes.schemas import DimseAddress
 from annotomy.services import Services
 
 ANSWER_S = 60.0

@@ -12,13 +12,15 @@ from annotomy.actor import SYSTEM
 from annotomy.settings import Settings
 
 if TYPE_CHECKING:
+    from annotomy.remotes.remote_archive import Openers
     from annotomy.services import Services
 
 
 def remote_commands(
     opened_services: "Callable[[Settings], AbstractAsyncContextManager[Services]]",
+    openers: "Callable[[], Openers]",
 ) -> click.Group:
-    """The group, over the services that the command line opens."""
+    """The group, over the services that the command line opens and the kinds of remotes that it composes."""
 
     @click.group("remotes")
     def group() -> None:
@@ -44,13 +46,12 @@ def remote_commands(
     @click.argument("remote_id", type=click.UUID)
     def echo(remote_id: UUID) -> None:
         """Ask whether the remote REMOTE_ID answers: C-ECHO, or a query for one study. Ends with 1 when it does not."""
-        from annotomy.app import REMOTE_OPENERS
         from annotomy.errors import Problem
         from annotomy.remotes.ask import opened
 
         async def run() -> None:
             async with opened_services(Settings.from_environment()) as services:
-                archive = await opened(services, REMOTE_OPENERS, SYSTEM, remote_id)
+                archive = await opened(services, openers(), SYSTEM, remote_id)
                 await archive.echo()
 
         try:

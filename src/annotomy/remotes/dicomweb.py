@@ -24,9 +24,9 @@ from annotomy.archive.store import Incoming
 from annotomy.dicom.multipart import MultipartError, boundary_of, message_end, part_head, read_parts
 from annotomy.errors import TooLarge
 from annotomy.http.egress import Egress, EgressFailed
+from annotomy.remotes.addresses import DicomwebAddress
 from annotomy.remotes.errors import RemoteFailed, RemoteRefused, RemoteUnreadable
 from annotomy.remotes.remote_archive import KEYWORDS, Found, InstanceName, Level, Remote, Sent, checked_rows, value_of
-from annotomy.remotes.schemas import DicomwebAddress
 from annotomy.services import Services
 
 IDLE_S = 60.0

@@ -17,9 +17,10 @@ from annotomy.errors import BadRequest, NotFound, PreconditionFailed
 from annotomy.events import Event, emit
 from annotomy.identity.seal import Seal
 from annotomy.projects.access import Permission, require, require_global
+from annotomy.remotes.addresses import SECRETS, DicomwebAddress, DimseAddress
 from annotomy.remotes.errors import RemoteExists
 from annotomy.remotes.remote_archive import Remote
-from annotomy.remotes.schemas import SECRETS, DicomwebAddress, DimseAddress, NewRemote, OpenRemote, RemoteAnswer
+from annotomy.remotes.schemas import NewRemote, OpenRemote, RemoteAnswer
 
 PURPOSE = "remote"
 MAX_REMOTES = 1000

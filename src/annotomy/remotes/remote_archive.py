@@ -116,7 +116,7 @@ class Remote:
     name: str
     kind: Literal["dicomweb", "dimse"]
     address: Any
-    """`DicomwebAddress` or `DimseAddress` (schemas.py), secrets included."""
+    """`DicomwebAddress` or `DimseAddress` (addresses.py), secrets included."""
 
 
 Opener = Callable[[Services, Remote], RemoteArchive]
