@@ -91,7 +91,7 @@ async def fill(db: Database, studies: int) -> tuple[dict[str, Asker], dict[str, 
     async with db.write(SYSTEM) as tx:
         for number, actor in enumerate(actors.values()):
             await tx.execute("insert into users (id, username) values ($1, $2)", actor.user_id, f"user{number}")
-    await _fill(db, studies)
+    await fill_studies(db, studies)
     held = {ADMINISTRATOR: "true", MEMBER: _department(0), RULED: "true"}
     askers = {name: Asker(actor, await _project(db, actor, held[name])) for name, actor in actors.items()}
     somebody = Actor(uuid4(), "somebody")
@@ -105,16 +105,17 @@ async def fill(db: Database, studies: int) -> tuple[dict[str, Asker], dict[str, 
     return askers, seconds
 
 
-async def _fill(db: Database, studies: int) -> None:
+async def fill_studies(db: Database, studies: int) -> None:
+    """Studies and their series, in nobody's project."""
     async with db.session() as connection:
         await connection.execute("set app.actor = '00000000-0000-0000-0000-000000000000'")
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} no force row level security")
         # It takes a lock for each study, which no transaction has room for a million times.
-        await connection.execute("alter table studies disable trigger bind_annotations")
+        await connection.execute("alter table studies disable trigger mark_repeated")
         await connection.execute(_STUDIES, studies, timeout=FILL_S)
         await connection.execute(_SERIES, SERIES_OF_STUDY, timeout=FILL_S)
-        await connection.execute("alter table studies enable trigger bind_annotations")
+        await connection.execute("alter table studies enable trigger mark_repeated")
         for table in ("studies", "series"):
             await connection.execute(f"alter table {table} force row level security")
         await connection.execute("reset app.actor")
@@ -159,10 +160,13 @@ def _department(number: int) -> str:
 async def _project(db: Database, actor: Actor, holds: str) -> UUID:
     async with db.write(actor, unrestricted=True) as tx:
         project = await create_project(tx, name="bench", description="")
+        # It takes a lock for each study, which no transaction has room for a million times.
+        await tx.execute("alter table project_items disable trigger bind_annotations")
         await tx.execute(
             f"insert into project_items (project_id, study_id, study_at, added_by) select $1, id, study_at, $2 from studies where {holds}",
             project.id, actor.user_id,
         )  # fmt: skip
+        await tx.execute("alter table project_items enable trigger bind_annotations")
     return project.id
 
 

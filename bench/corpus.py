@@ -6,10 +6,14 @@ from functools import cache
 
 import numpy as np
 import pydicom
+from pydicom.datadict import (
+    DicomDictionary,  # pyright: ignore[reportPrivateImportUsage] - the table itself
+)
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 ROOT_UID = "1.2.826.0.1.3680043.10.1500"
+FULL_ELEMENTS = 100
 BOUNDARY = "annotomy-bench-boundary"
 MULTIPART = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
 
@@ -27,18 +31,25 @@ def uid(kind: int, salt: int, number: int) -> str:
     return f"{ROOT_UID}.{kind}.1{salt:07d}.1{number:010d}"
 
 
-def study(salt: int, *, instances: int, size: int, series: int = 1, number: int = 0) -> list[Instance]:
-    """One study of `series` series with `instances` slices of `size` x `size` each; other salts give other studies."""
+def study(
+    salt: int, *, instances: int, size: int, series: int = 1, number: int = 0, day: str = "20260101", full: bool = False
+) -> list[Instance]:
+    """One study of `series` series with `instances` slices of `size` x `size` each; other salts give other studies.
+
+    `full` gives the slices some hundred attributes, as those of a scanner have.
+    """
     made: list[Instance] = []
     study_uid = uid(1, salt, number)
     for s in range(series):
         series_uid = uid(2, salt, number * 100 + s)
         for k in range(instances):
             sop_uid = uid(3, salt, (number * 100 + s) * 1000 + k)
-            data = _template(size, k % 8)
+            data = _template(size, k % 8, full=full)
             for placeholder, value in ((uid(1, 0, 0), study_uid), (uid(2, 0, 0), series_uid), (uid(3, 0, 0), sop_uid)):
                 data = data.replace(placeholder.encode(), value.encode())
             data = data.replace(b"PATIENT-00000000", f"PATIENT-{number:08d}".encode())
+            data = data.replace(b"20260101", day.encode()) if day != "20260101" else data
+            data = data.replace(b"-77777.7", f"{k * 2.5 - 300:08.2f}".encode()) if full else data
             made.append(Instance(study_uid, series_uid, sop_uid, data))
     return made
 
@@ -54,7 +65,7 @@ def multipart(instances: list[Instance]) -> bytes:
 
 
 @cache
-def _template(size: int, position: int) -> bytes:
+def _template(size: int, position: int, *, full: bool = False) -> bytes:
     """A noisy disc with the placeholders; eight positions, so that not every slice has the same pixels."""
     rng = np.random.default_rng(position)
     rows, columns = np.mgrid[:size, :size] - size / 2
@@ -83,7 +94,35 @@ def _template(size: int, position: int) -> bytes:
     dataset.Rows = dataset.Columns = size
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+    if full:
+        _describe(dataset)
     dataset.PixelData = pixels.tobytes()
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _describe(dataset: pydicom.Dataset) -> None:
+    """What a CT says beside what is needed: texts, numbers, sequences, private elements of its maker."""
+    for tag, vr in [(entry, DicomDictionary[entry][0]) for entry in sorted(DicomDictionary)]:
+        group = tag >> 16
+        if len(dataset) >= FULL_ELEMENTS:
+            break
+        if group in (0x0008, 0x0010, 0x0018) and tag not in dataset and vr in _FILLING and tag & 0xFFFF > 0x0010:
+            dataset.add_new(tag, vr, _FILLING[vr])
+    dataset.SliceLocation = "-77777.7"
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "T-D4000", "SRT", "Abdomen"
+    dataset.ProcedureCodeSequence = [code]
+    source = pydicom.Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = CTImageStorage, uid(9, 0, 0)
+    dataset.ReferencedImageSequence = [source, source]
+    block = dataset.private_block(0x0009, "BENCH MAKER 1.0", create=True)
+    for number in range(8):
+        block.add_new(number, "LO", f"private {number}")
+
+
+_FILLING = {
+    "LO": "As the scanner says", "SH": "SCANNER1", "DS": "0.75", "IS": "120", "CS": "HELICAL", "TM": "101530.25",
+    "DA": "20251231", "PN": "Somebody^Else", "UI": "1.2.826.0.1.3680043.10.1500.77", "FD": 0.5, "US": 3,
+}  # fmt: skip

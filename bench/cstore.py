@@ -1,4 +1,4 @@
-"""C-STORE of new CT slices of 512 x 512 over 1 and 4 associations, C-GET of a series; beside Orthanc."""
+"""C-STORE of new CT slices of 512 x 512 over 1 and 4 associations, C-GET and C-MOVE of a series; beside Orthanc."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from bench import corpus
 from bench.dicom_sender import store_all
 from bench.measure import Comparison, Sample, cpu_seconds
-from bench.servers import PeerMissing, Server, orthanc, ours
+from bench.servers import MOVER, PeerMissing, Server, orthanc, ours
 
 INSTANCES = 200
 STORESCU_INSTANCES = 60
@@ -31,30 +31,35 @@ def run(runs: int, alone: bool) -> None:
             "cstore",
             servers,
             "a request is one instance of 0.5 MB that the server has never seen; both sync to disk before they answer; "
-            "`steady` is a sender that never stalls, `storescu` and `getscu` are Debian's dcmtk, which leaves Nagle on",
+            "`steady` is a sender that never stalls, `storescu`, `getscu` and `movescu` are Debian's dcmtk, which leaves Nagle on",
         )
-        salts = iter(range(1, 1_000_000))
-
-        def steady(associations: int) -> Callable[[Server, int], Sample]:
-            return lambda server, _: store_all(
-                server, corpus.study(next(salts), instances=INSTANCES, size=512), associations=associations
-            )
-
-        def storescu(associations: int) -> Callable[[Server, int], Sample]:
-            return lambda server, _: _storescu(server, next(salts), associations)
-
-        def getscu(server: Server, _: int) -> Sample:
-            return _getscu(server, next(salts))
-
-        measures = [(f"steady, {n} associations", steady(n)) for n in (1, 4)]
-        measures += [(f"storescu, {n} associations", storescu(n)) for n in (1, 4)]
-        measures.append(("getscu, one series", getscu))
-        comparison.alternate(runs, measures)
+        comparison.alternate(runs, measures(iter(range(1, 1_000_000))))
         comparison.finish()
 
 
-def _storescu(server: Server, salt: int, associations: int) -> Sample:
-    instances = corpus.study(salt, instances=STORESCU_INSTANCES, size=512)
+def measures(salts: Iterator[int], scale: float = 1) -> list[tuple[str, Callable[[Server, int], Sample]]]:
+    """Of C-STORE and C-GET; `scale` makes them shorter."""
+
+    def steady(associations: int) -> Callable[[Server, int], Sample]:
+        count = int(INSTANCES * scale)
+        return lambda server, _: store_all(
+            server, corpus.study(next(salts), instances=count, size=512), associations=associations
+        )
+
+    def storescu(associations: int) -> Callable[[Server, int], Sample]:
+        count = int(STORESCU_INSTANCES * scale)
+        return lambda server, _: _storescu(server, next(salts), associations, count)
+
+    fetched = int(SERIES_INSTANCES * scale)
+    kinds = [(f"steady, {n} associations", steady(n)) for n in (1, 4)]
+    kinds += [(f"storescu, {n} associations", storescu(n)) for n in (1, 4)]
+    kinds.append(("getscu, one series", lambda server, _: _fetched(server, next(salts), "getscu", fetched)))
+    kinds.append(("movescu, one series", lambda server, _: _fetched(server, next(salts), "movescu", fetched)))
+    return kinds
+
+
+def _storescu(server: Server, salt: int, associations: int, count: int) -> Sample:
+    instances = corpus.study(salt, instances=count, size=512)
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(n) for n in range(associations)]
         for folder in folders:
@@ -68,18 +73,23 @@ def _storescu(server: Server, salt: int, associations: int) -> Sample:
         return _timed(server, commands, len(instances), sent_bytes=sum(len(one.data) for one in instances))
 
 
-def _getscu(server: Server, salt: int) -> Sample:
+def _fetched(server: Server, salt: int, program: str, count: int) -> Sample:
     """The series is stored first, which is not measured."""
-    instances = corpus.study(salt, instances=SERIES_INSTANCES, size=512)
+    instances = corpus.study(salt, instances=count, size=512)
     store_all(server, instances, associations=1)
     with tempfile.TemporaryDirectory() as name:
-        keys = ["-k", "0008,0052=SERIES", "-k", f"0020,000d={instances[0].study_instance_uid}"]
-        keys += ["-k", f"0020,000e={instances[0].series_instance_uid}"]
-        command = [_dcmtk("getscu"), "-S", *keys, "-od", name, "+B", "--max-pdu", "131072", *_titles(server)]
-        sample = _timed(server, [command], len(instances), received_bytes=sum(len(one.data) for one in instances))
+        keys = ["-S", "-k", "0008,0052=SERIES", "-k", f"0020,000d={instances[0].study_instance_uid}"]
+        keys += ["-k", f"0020,000e={instances[0].series_instance_uid}", "-od", name, "+B", "--max-pdu", "131072"]
+        if program == "movescu":
+            keys += ["-aem", MOVER, "--port", str(server.mover_port)]
+        command = [_dcmtk(program), *keys, *_titles(server)]
+        # movescu writes into the folder that it is started in.
+        sample = _timed(
+            server, [command], len(instances), folder=name, received_bytes=sum(len(one.data) for one in instances)
+        )
         found = len(list(Path(name).iterdir()))
         if found != len(instances):
-            raise AssertionError(f"{server.name}: C-GET brought {found} of {len(instances)}")
+            raise AssertionError(f"{server.name}: {program} brought {found} of {len(instances)}")
         return sample
 
 
@@ -98,11 +108,19 @@ def _titles(server: Server) -> list[str]:
 
 
 def _timed(
-    server: Server, commands: list[list[str]], instances: int, *, sent_bytes: int = 0, received_bytes: int = 0
+    server: Server,
+    commands: list[list[str]],
+    instances: int,
+    *,
+    sent_bytes: int = 0,
+    received_bytes: int = 0,
+    folder: str | None = None,
 ) -> Sample:
     """A process for each command; the latency of each instance is not seen, so that the mean stands for it."""
     before, began = cpu_seconds(server), time.perf_counter()
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for command in commands]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder) for command in commands
+    ]
     for process in processes:
         out, _ = process.communicate()
         if process.returncode:

@@ -4,6 +4,7 @@ The machine is small and shared, so a number means nothing beside one from anoth
 in turn, and medians and ratios are what is kept.
 """
 
+import contextlib
 import http.client
 import json
 import statistics
@@ -31,6 +32,8 @@ class Request:
     check: Callable[[int, bytes], str | None]
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    on_headers: Callable[[http.client.HTTPMessage], object] | None = None
+    """Gets the headers of the answer."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Sample:
     latencies_ms: list[float]
     received_bytes: int = 0
     sent_bytes: int = 0
+    first_bytes_ms: list[float] = field(default_factory=list[float])
+    """Until the head of the answer was there."""
+    written_bytes: int = 0
+    """What the processes of the server wrote, as the kernel counts it: pages that became dirty."""
 
     def figures(self) -> dict[str, float]:
         """Rates for each second; the processor time of the server's whole tree for each request."""
@@ -53,6 +60,8 @@ class Sample:
             "cpu_ms_per_request": 1000 * self.cpu_s / count,
             "received_mb_per_s": self.received_bytes / self.seconds / 1e6,
             "sent_mb_per_s": self.sent_bytes / self.seconds / 1e6,
+            "first_byte_ms": statistics.median(self.first_bytes_ms) if self.first_bytes_ms else 0.0,
+            "written_per_byte": self.written_bytes / self.sent_bytes if self.sent_bytes else 0.0,
         }
 
 
@@ -92,12 +101,32 @@ def cpu_seconds(server: Server) -> float:
     return total
 
 
+def written_bytes(server: Server) -> int:
+    total = 0
+    for root in server.processes():
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.io_counters().write_bytes
+    return total
+
+
+def memory_mb(server: Server) -> float:
+    """Of the whole tree, pages that processes share counted once."""
+    total = 0
+    for root in server.processes():
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_full_info().pss
+    return total / 1e6
+
+
 def send_all(server: Server, requests: Sequence[Request], *, connections: int = 1) -> Sample:
     """Every request once, divided over the connections. Raises AssertionError at the first wrong answer."""
     waiting = list(reversed(requests))
     latencies: list[float] = []
     failures: list[str] = []
     received: list[int] = []
+    first: list[float] = []
     lock = threading.Lock()
 
     def client() -> None:
@@ -113,21 +142,25 @@ def send_all(server: Server, requests: Sequence[Request], *, connections: int = 
                 headers = {**server.headers, **request.headers}
                 connection.request(request.method, server.path + request.path, request.body, headers)
                 response = connection.getresponse()
+                began = 1000 * (time.perf_counter() - started)
                 body = response.read()
                 took = 1000 * (time.perf_counter() - started)
                 wrong = request.check(response.status, body)
+                if request.on_headers is not None and not wrong:
+                    request.on_headers(response.headers)
                 if wrong:
                     failures.append(f"{server.name} {request.method} {request.path}: {wrong}")
                     return
                 with lock:
                     latencies.append(took)
+                    first.append(began)
                     received.append(len(body))
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"{server.name}: {error!r}")
         finally:
             connection.close()
 
-    before, started = cpu_seconds(server), time.perf_counter()
+    before, wrote, started = cpu_seconds(server), written_bytes(server), time.perf_counter()
     clients = [threading.Thread(target=client) for _ in range(connections)]
     for one in clients:
         one.start()
@@ -136,7 +169,8 @@ def send_all(server: Server, requests: Sequence[Request], *, connections: int = 
     seconds, cpu = time.perf_counter() - started, cpu_seconds(server) - before
     if failures:
         raise AssertionError(failures[0])
-    return Sample(seconds, cpu, latencies, sum(received), sum(len(r.body or b"") for r in requests))
+    sent = sum(len(r.body or b"") for r in requests)
+    return Sample(seconds, cpu, latencies, sum(received), sent, first, written_bytes(server) - wrote)
 
 
 class Comparison:
@@ -149,26 +183,37 @@ class Comparison:
         self._machine = facts()
         self._figures: dict[str, dict[str, list[dict[str, float]]]] = {}
 
-    def alternate(self, runs: int, measures: Iterable[tuple[str, Callable[[Server, int], Sample]]]) -> None:
+    def alternate(
+        self,
+        runs: int,
+        measures: Iterable[tuple[str, Callable[[Server, int], Sample]]],
+        *,
+        servers: Sequence[Server] | None = None,
+    ) -> None:
         """Every measure on every server in turn, `runs` times; run 0 warms up and is not kept."""
         fixed = list(measures)
         for run in range(runs + 1):
             for name, measure in fixed:
-                for server in self._servers:
+                for server in self._servers if servers is None else servers:
                     sample = measure(server, run)
                     if run:
                         of_measure = self._figures.setdefault(name, {})
                         of_measure.setdefault(server.name, []).append(sample.figures())
 
-    def finish(self) -> Path:
-        """Prints medians and ratios (ours to the first peer, above 1 is more) and writes them with the machine."""
-        medians = {
+    def medians(self) -> dict[str, dict[str, dict[str, float]]]:
+        """measure -> server -> figure -> median of the runs."""
+        return {
             name: {
                 server: {key: statistics.median(one[key] for one in samples) for key in samples[0]}
                 for server, samples in by_server.items()
             }
             for name, by_server in self._figures.items()
         }
+
+    def finish(self, **more: object) -> Path:
+        """Prints medians and ratios (ours to the first peer, above 1 is more) and writes them with the machine, and with
+        what else a benchmark has to say."""
+        medians = self.medians()
         for name, by_server in medians.items():
             print(f"\n{name}")
             names = list(by_server)
@@ -187,6 +232,7 @@ class Comparison:
             "notes": self._notes,
             "machine": self._machine,
             "servers": {server.name: server.version for server in self._servers},
+            **more,
             "medians": _rounded(medians),
             "runs": _rounded(self._figures),
         }

@@ -1,6 +1,7 @@
 """Our server and its peers, each started on a port and a fresh folder of its own below bench/work, and stopped again."""
 
 import contextlib
+import getpass
 import http.client
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,8 @@ PEERS = Path(__file__).parent / "peers"
 PEER_PYTHON = WORK / "peers" / "bin" / "python"
 TUS_NODE = WORK / "tus-node"
 ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+MOVER = "MOVER"
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 40.0
@@ -45,13 +48,16 @@ class Server:
     project_id: str = ""
     dicom_port: int = 0
     ae_title: str = ""
+    mover_port: int = 0
+    """Where the AE title MOVER listens, which the server moves instances to."""
+    data: Path | None = None
 
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(pid) for pid in self.roots]
 
     def at(self, path: str) -> "Server":
         """The same server seen from another path."""
-        return Server(self.name, self.version, self.host, self.port, path, self.roots, self.headers, self.project_id)
+        return replace(self, path=path)
 
 
 @contextlib.contextmanager
@@ -75,8 +81,11 @@ def ours(*, dicom: bool = False) -> Generator[Server]:
         project = _json(port, "POST", "/api/v1/projects", {"name": "bench"}, headers)
         postmaster = int((data / "run" / "postmaster.pid").read_text().split()[0])
         roots = [pid] if _is_below(postmaster, pid) else [pid, postmaster]
+        mover_port = _free_port() if dicom else 0
         if dicom:
             _wait_for_port(dicom_port)
+            add = [command[0], "dimse-peer", "add", MOVER, "--host", "127.0.0.1", "--port", str(mover_port)]
+            subprocess.run(add, env=environment, check=True, stdout=subprocess.DEVNULL)
         yield Server(
             "annotomy",
             version("annotomy"),
@@ -88,6 +97,8 @@ def ours(*, dicom: bool = False) -> Generator[Server]:
             str(project["id"]),
             dicom_port,
             "ANNOTOMY",
+            mover_port,
+            data,
         )
 
 
@@ -101,7 +112,7 @@ def orthanc(*, dicom: bool = False) -> Generator[Server]:
     if program is None or not ORTHANC_PLUGIN.exists():
         raise PeerMissing("Orthanc with its DICOMweb plugin")
     data = _fresh("orthanc")
-    port, dicom_port = _free_port(), _free_port() if dicom else 0
+    port, dicom_port, mover_port = _free_port(), *((_free_port(), _free_port()) if dicom else (0, 4242))
     configuration = {
         "Name": "bench",
         "StorageDirectory": str(data / "storage"),
@@ -113,6 +124,8 @@ def orthanc(*, dicom: bool = False) -> Generator[Server]:
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowFind": True,
         "DicomAlwaysAllowGet": True,
+        "DicomAlwaysAllowMove": True,
+        "DicomModalities": {"mover": [MOVER, "127.0.0.1", mover_port]},
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "Plugins": [str(ORTHANC_PLUGIN)],
@@ -123,7 +136,36 @@ def orthanc(*, dicom: bool = False) -> Generator[Server]:
     with _process(
         [program, str(data / "orthanc.json")], data, dict(os.environ), lambda: _status(port, "/system") == 200
     ) as pid:
-        yield Server("orthanc", told, "127.0.0.1", port, "/dicom-web", [pid], dicom_port=dicom_port, ae_title="ORTHANC")
+        yield Server(
+            "orthanc", told, "127.0.0.1", port, "/dicom-web", [pid],
+            dicom_port=dicom_port, ae_title="ORTHANC", mover_port=mover_port,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def nginx(files: dict[str, bytes]) -> Generator[Server]:
+    """nginx that serves these files, by name, with its defaults and one worker for each core."""
+    program = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else None)
+    if program is None:
+        raise PeerMissing("nginx")
+    data, port = _fresh("nginx"), _free_port()
+    root = data / "files"
+    root.mkdir()
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    places = "".join(
+        f"{name}_temp_path {data}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (data / "nginx.conf").write_text(
+        f"daemon off; user {getpass.getuser()}; worker_processes auto; pid {data}/pid; error_log {data}/error.log;\n"
+        f"events {{}} http {{ access_log off; sendfile on; {places}\n"
+        f"server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n",
+        encoding="utf-8",
+    )
+    told = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2].strip()
+    command = [program, "-p", str(data), "-c", str(data / "nginx.conf")]
+    with _process(command, data, dict(os.environ), lambda: _status(port, "/") is not None) as pid:
+        yield Server("nginx", told, "127.0.0.1", port, "", [pid])
 
 
 @contextlib.contextmanager

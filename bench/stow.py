@@ -1,7 +1,7 @@
 """STOW-RS: new CT slices of 512 x 512, in requests of 25 instances, over 1 and 4 connections; beside Orthanc."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from bench import corpus
@@ -23,15 +23,29 @@ def run(runs: int, alone: bool) -> None:
             "to disk before they answer",
         )
         salts = iter(range(1, 1_000_000))
-
-        def store(connections: int) -> Callable[[Server, int], Sample]:
-            def measure(server: Server, _: int) -> Sample:
-                return send_all(server, _requests(server, next(salts)), connections=connections)
-
-            return measure
-
-        comparison.alternate(runs, [(f"stow, {c} connections", store(c)) for c in (1, 4)])
+        comparison.alternate(runs, [(f"stow, {c} connections", store_new(salts, c)) for c in (1, 4)])
         comparison.finish()
+
+
+def store_new(
+    salts: Iterator[int],
+    connections: int,
+    *,
+    size: int = 512,
+    instances: int = INSTANCES_PER_REQUEST,
+    requests: int = REQUESTS,
+) -> Callable[[Server, int], Sample]:
+    """Requests of instances that the server has never seen."""
+
+    def measure(server: Server, _: int) -> Sample:
+        salt = next(salts)
+        made: list[Request] = []
+        for number in range(requests):
+            body = corpus.multipart(corpus.study(salt, instances=instances, size=size, number=number))
+            made.append(Request("POST", store_path(server), stored(instances), body, MULTIPART_JSON))
+        return send_all(server, made, connections=connections)
+
+    return measure
 
 
 def archives(stack: ExitStack, alone: bool) -> list[Server]:
@@ -58,11 +72,3 @@ def stored(count: int) -> Callable[[int, bytes], str | None]:
         return None if found == count else f"{found} of {count} stored: {body[:300]!r}"
 
     return check
-
-
-def _requests(server: Server, salt: int) -> list[Request]:
-    made: list[Request] = []
-    for number in range(REQUESTS):
-        body = corpus.multipart(corpus.study(salt, instances=INSTANCES_PER_REQUEST, size=512, number=number))
-        made.append(Request("POST", store_path(server), stored(INSTANCES_PER_REQUEST), body, MULTIPART_JSON))
-    return made

@@ -23,7 +23,7 @@ from annotomy.blobs.choose import blob_store
 from annotomy.collaboration.live import LiveUpdates, live_updates
 from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
-from annotomy.dicomweb import bulkdata, qido, rendered, stow, ups, ups_events, wado, wado_uri
+from annotomy.dicomweb import bulkdata, metadata, qido, rendered, stow, ups, ups_events, wado, wado_uri
 from annotomy.dimse.remote import open_dimse
 from annotomy.errors import Problem
 from annotomy.http.admission import Admission
@@ -70,6 +70,7 @@ from annotomy.remotes.dicomweb import open_dicomweb
 from annotomy.remotes.remote_archive import Openers
 from annotomy.remotes.routes import routers as remotes_routers
 from annotomy.segmentations.routes import router as segmentations_router
+from annotomy.segmentations.tool_routes import router as segmentation_tools_router
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.uploads.manifest_routes import router as manifests_router
@@ -96,6 +97,7 @@ API_ROUTERS: list[Any] = [
     label_routes.router,
     label_routes.settings_router,
     segmentations_router,
+    segmentation_tools_router,
     *inference_routers,
     interactive_router,
     *remotes_routers,
@@ -111,6 +113,7 @@ REMOTE_OPENERS: Openers = {"dicomweb": open_dicomweb, "dimse": open_dimse}
 OTHER_HANDLERS: list[Any] = [
     *stow.handlers,
     *qido.handlers,
+    *metadata.handlers,
     *wado.handlers,
     *rendered.handlers,
     *bulkdata.handlers,

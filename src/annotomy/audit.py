@@ -11,7 +11,7 @@ import binascii
 import hmac
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,13 @@ async def record(tx: WriteTx, entry: Entry) -> None:
 async def record_all(tx: WriteTx, entries: Sequence[Entry]) -> None:
     """As `record`, of many in the same number of statements."""
     key = _key(tx)
-    studies = sorted({one.study_instance_uid for one in entries if one.study_instance_uid is not None})
-    patients: dict[str, str] = {}
-    if studies:
-        patients = await pseudonyms(tx, key, studies)
+    patients = await pseudonyms(tx, key, [(one.study_instance_uid, one.project_id) for one in entries])
     await write_records(
-        tx, [record_of(tx.actor, one, patient=patients.get(one.study_instance_uid or "", "")) for one in entries]
+        tx,
+        [
+            record_of(tx.actor, one, patient=patients.get((one.study_instance_uid, one.project_id), ""))
+            for one in entries
+        ],
     )
 
 
@@ -119,15 +120,28 @@ async def write_records(tx: WriteTx, records: Sequence[Record]) -> None:
     )  # fmt: skip
 
 
-async def pseudonyms(tx: ReadTx, key: bytes, study_instance_uids: list[str]) -> dict[str, str]:
+Subject = tuple[str | None, UUID | None]
+"""A study's UID, and the project that the record is of."""
+
+
+async def pseudonyms(tx: ReadTx, key: bytes, subjects: Iterable[Subject]) -> dict[Subject, str]:
     """For each study a pseudonym of its patient: the same for all studies of a Patient ID, and only the key tells which.
 
-    Also of studies that the actor does not see: they may just have lost sight of one.
+    Also of studies that the actor does not see: they may just have lost sight of one. But in the record of a project, which
+    the project's auditors read, of no study that others hold.
     """
-    rows = await tx.fetch("select study_instance_uid, patient_id from patients_of($1)", study_instance_uids)
+    named = [one for one in dict.fromkeys(subjects) if one[0] is not None]
+    if not named:
+        return {}
+    rows = await tx.fetch(
+        "select study_instance_uid, project_id, patient_id from patients_of($1, $2)",
+        [uid for uid, _ in named], [project_id for _, project_id in named],
+    )  # fmt: skip
     patient_key = derived_key(key, b"patient")
     return {
-        row["study_instance_uid"]: hmac.digest(patient_key, row["patient_id"].encode(), "sha256").hex()[:32]
+        (row["study_instance_uid"], row["project_id"]): hmac.digest(
+            patient_key, row["patient_id"].encode(), "sha256"
+        ).hex()[:32]
         for row in rows
     }
 

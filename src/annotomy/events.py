@@ -18,6 +18,10 @@ NUMBERING_BATCH = 5000
 """Events numbered in one transaction: a rush is numbered in several short ones."""
 
 
+_WORK = {"annotation": "annotations", "segmentation": "segmentations", "prediction": "predictions"}
+"""Kinds of objects that hang on a holding, and their tables."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened, in the past tense: `study.stored`, `prediction.succeeded`."""
 
@@ -26,9 +30,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     object_id: str
     project_id: UUID | None = None
     study_instance_uid: str | None = None
-    """What it hangs on: who does not see the study through the project does not see the event. Taken from `object_id` for
-    a study."""
+    """What it hangs on: who does not see this holding of it through the project does not see the event. Taken from
+    `object_id` for a study."""
     series_instance_uid: str | None = None
+    study_id: int | None = None
+    """The holding of the study. Work that is kept knows its own."""
     outcome: str = "success"
     """Of the audit record: a refusal is a failure."""
     data: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
@@ -42,11 +48,17 @@ async def emit(tx: WriteTx, event: Event) -> None:
     study = event.study_instance_uid or (
         event.object_id if event.object_kind == "study" else event.data.get("study_instance_uid")
     )
+    table = _WORK.get(event.object_kind)
+    holding = "$11::bigint"
+    if table is not None:
+        holding = f"coalesce({holding}, (select work.study_id from {table} work where work.id = $6::text::uuid))"
     await tx.execute(
         "with made as (insert into events (type, actor_id, actor_name, project_id, object_kind, object_id, study_instance_uid,"
-        " series_instance_uid, data) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)) select pg_notify($10, '')",
+        f" series_instance_uid, data, study_id) values ($1, $2, $3, $4, $5, $6::text, $7, $8, $9, {holding}))"
+        " select pg_notify($10, '')",
         event.type, tx.actor.user_id, tx.actor.name, event.project_id, event.object_kind, event.object_id, study,
         event.series_instance_uid or event.data.get("series_instance_uid"), event.data, CHANNEL,
+        event.study_id,
     )  # fmt: skip
     entry = Entry(
         action=event.type,

@@ -8,7 +8,6 @@ import structlog
 
 from annotomy.annotations.intake import REPORT_CLASSES, take_stored_report
 from annotomy.app import REMOTE_OPENERS, open_services
-from annotomy.dicom.seg_read import SEG_CLASSES
 from annotomy.dimse.commitment import REPORT
 from annotomy.identity import notices as identity
 from annotomy.inference.jobs import RUN_PREDICTION
@@ -19,19 +18,21 @@ from annotomy.remotes.bring import retrieval_handler
 from annotomy.remotes.push import push_due, push_handler
 from annotomy.remotes.sync import sync_due, sync_handler
 from annotomy.segmentations.archiving import ARCHIVE
-from annotomy.segmentations.importing import take_stored_seg
+from annotomy.segmentations.importing import MASK_CLASSES, take_stored_masks
 from annotomy.settings import Settings
+from annotomy.uploads.derived import taking
 from annotomy.uploads.jobs import ingest
 from annotomy.uploads.sweep import sweep_uploads
 
 log = structlog.get_logger(__name__)
 
-TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(SEG_CLASSES, take_stored_seg)
+TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(MASK_CLASSES, take_stored_masks)
 """What features make of objects that an upload brought, by SOP Class UID."""
 
 HANDLERS: list[HandlerSpec] = [
     *identity.HANDLERS,
     ingest(TAKERS),
+    taking(TAKERS),
     RUN_PREDICTION,
     ARCHIVE,
     retrieval_handler(REMOTE_OPENERS),

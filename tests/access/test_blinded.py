@@ -23,7 +23,8 @@ async def test_the_masks_of_others_are_in_no_answer_and_in_no_count(application:
         mask = invent_one(Modality="SEG", StudyInstanceUID=image["StudyInstanceUID"])
         kept = await keep_derived(services, Incoming("mask", data=headers_only(mask)))
         async with services.db.write(actors[name], unrestricted=True) as tx:
-            await write_derived(tx, UUID(project), kept)
+            study = await tx.fetchval("select id from studies where study_instance_uid = $1", image["StudyInstanceUID"])
+            await write_derived(tx, UUID(project), study, kept)
         return mask["SeriesInstanceUID"]
 
     async def series_of(name: str) -> set[str]:

@@ -137,6 +137,7 @@ CALLS: dict[str, dict[str, Callable[[int, str, bytes], Answer]]] = {
     known.PATIENT_ROOT_MOVE: {"C-MOVE PATIENT": _move(known.PATIENT_ROOT_MOVE, "PATIENT")},
     known.STUDY_ROOT_MOVE: {f"C-MOVE {one}": _move(known.STUDY_ROOT_MOVE, one) for one in ("STUDY", "SERIES", "IMAGE")},
 }
+CALLS_BY_NAME = {name: call for calls in CALLS.values() for name, call in calls.items()}
 READS = {
     name: call for calls in CALLS.values() for name, call in calls.items() if name[:2] == "C-" and "STO" not in name
 }
@@ -195,12 +196,22 @@ async def test_what_is_not_a_peers_own_is_answered_as_if_it_did_not_exist(
                 if refused[0] != REFUSED:
                     wrong.append(f"{MUTE}: {name}: {refused}")
             assert len(received.by_uid) == moved
-            added = await in_thread(lambda: [_store(listener.port, title, peers[0])[0] for title in OUTSIDE])
-            assert 0 not in added, "nobody adds to a study that they do not see"
+            # Under the UIDs of what they do not see they store, and find afterwards, as under any others.
+            for title in OUTSIDE:
+                told = [
+                    await in_thread(lambda f=file, t=title, name=name: CALLS_BY_NAME[name](listener.port, t, f))
+                    for name in ("C-STORE", *READS)
+                    for file in (peers[0], absent)
+                ]
+                for taken, free in zip(told[::2], told[1::2], strict=True):
+                    if _without_values(taken) != _without_values(free):
+                        wrong.append(f"{title}: after C-STORE: {taken} is not {free}")
     assert not wrong, "\n".join(wrong)
     headers = await application.headers("owner")
     found = (await application.client.get("/dicom-web/instances", headers=headers)).json()
-    assert len(found) == len(peers), "nothing was added"
+    assert len(found) == len(peers) + 2, (
+        "what the hidden peer stored into the same project, and nothing of the stranger's"
+    )
 
 
 async def test_who_is_no_peer_is_not_let_in_to_any_service(application: Application, peers: list[bytes]) -> None:
@@ -213,6 +224,10 @@ async def test_who_is_no_peer_is_not_let_in_to_any_service(application: Applicat
             for context in contexts:
                 association = await in_thread(lambda t=title, c=context: _associate(listener.port, t, [c]))
                 assert not association.is_established, (title, context)
+
+
+def _without_values(answer: Answer) -> Answer:
+    return tuple([len(one.splitlines()) for one in part] if isinstance(part, list) else part for part in answer)
 
 
 def _stored(listener: Listener, file: bytes) -> int:

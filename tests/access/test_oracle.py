@@ -12,7 +12,7 @@ import pytest
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.dimse.peers import NewPeer, add_peer
-from annotomy.projects.access import visible_instances, visible_page, visible_series, visible_studies
+from annotomy.projects.access import visible_instances, visible_page, visible_series, visible_studies, visible_walk
 from annotomy.projects.attributes import ATTRIBUTES, normalised
 from tests.access import oracle
 from tests.access.archives import VALUES, as_objects, invent, store
@@ -175,10 +175,11 @@ async def _compare_sql(application: Application, person: Actor, expected: set[or
             "st.study_instance_uid": studies, "se.series_instance_uid": series, "i.sop_instance_uid": sops,
         }  # fmt: skip
         for depth, (uid, wanted) in enumerate(pages.items()):
-            order = ("st.study_at desc", "st.id desc", "se.id", "i.id")[: depth + 2]
-            page = visible_page(depth, f"{uid} as uid", (), order, limit=5000, offset=0)
-            rows = [row["uid"] for row in await connection.fetch(page)]
-            assert (len(rows), set(rows)) == (len(wanted), wanted), "each once, whatever shows it"
+            order = (("st.study_at", "desc"), ("st.id", "desc"), ("se.id", "asc"), ("i.id", "asc"))[: depth + 2]
+            for way in (visible_page, visible_walk):
+                page = way(depth, f"{uid} as uid", (), order, limit=5000, offset=0)
+                rows = [row["uid"] for row in await connection.fetch(page)]
+                assert (len(rows), set(rows)) == (len(wanted), wanted), "each once, whatever shows it"
         await connection.execute("rollback")
     finally:
         await connection.close()

@@ -33,6 +33,7 @@ JOBS = "/api/v1/jobs"
 UPLOADS = "/api/v1/uploads/"
 """Machine work, which holds no patient data: an administrator sees and stops everybody's."""
 NAMES_AN_OBJECT = re.compile(r"_(id|uid)s?$")
+HOLDING = "(select id from studies where study_instance_uid = {})"
 SECRETS = ("SECRETPATIENT", "SECRETPROJECT", "SECRETUSER")
 """Planted in what is not theirs: no answer to somebody outside may hold one."""
 
@@ -327,8 +328,8 @@ async def world(application: Application) -> AsyncIterator[World]:
         )
         session = await tx.fetchval("select id from sessions where user_id = $1 limit 1", UUID(user_ids["owner"]))
         await tx.execute(
-            "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, label, created_by)"
-            " values ($1, $2, $3, $4, 'SECRETPROJECT', $5)",
+            "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, label, created_by, study_id)"
+            f" values ($1, $2, $3, $4, 'SECRETPROJECT', $5, {HOLDING.format('$3')})",
             UUID(segmentation), UUID(project), attributes["StudyInstanceUID"], attributes["SeriesInstanceUID"],
             UUID(user_ids["owner"]),
         )  # fmt: skip
@@ -338,13 +339,14 @@ async def world(application: Application) -> AsyncIterator[World]:
             UUID(segmentation), [float(n % 5 == 0) for n in range(16)], UUID(user_ids["owner"]),
         )  # fmt: skip
         await tx.execute(
-            "insert into predictions (id, model, model_version, project_id, series_instance_uid, job_id, asked_by)"
-            " values ($1, 'SECRETPROJECT', '1', $2, $3, $4, $5)",
+            "insert into predictions (id, model, model_version, project_id, series_instance_uid, job_id, asked_by, study_id)"
+            f" values ($1, 'SECRETPROJECT', '1', $2, $3, $4, $5, {HOLDING.format('$6')})",
             UUID(prediction), UUID(project), attributes["SeriesInstanceUID"], UUID(job), UUID(user_ids["owner"]),
+            attributes["StudyInstanceUID"],
         )  # fmt: skip
         await tx.execute(
-            "insert into workitems (id, workitem_uid, project_id, study_instance_uid, attributes, created_by)"
-            " values ($1, '1.2.826.0.1.7', $2, $3, $4, $5)",
+            "insert into workitems (id, workitem_uid, project_id, study_instance_uid, attributes, created_by, study_id)"
+            f" values ($1, '1.2.826.0.1.7', $2, $3, $4, $5, {HOLDING.format('$3')})",
             new_id(), UUID(project), attributes["StudyInstanceUID"],
             {"00100020": {"vr": "LO", "Value": ["SECRETPATIENT"]}}, UUID(user_ids["owner"]),
         )  # fmt: skip

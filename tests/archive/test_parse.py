@@ -10,7 +10,7 @@ from annotomy.archive.errors import NotDicom
 from annotomy.archive.parse import ParsedInstance, parse_instance
 from annotomy.archive.retrieve import InstanceLocation
 from annotomy.db.engine import _to_json  # pyright: ignore[reportPrivateUsage] - what the columns go through
-from annotomy.dicomweb.wado import _metadata_json  # pyright: ignore[reportPrivateUsage] - the way back
+from annotomy.dicomweb.metadata import metadata_json
 from tests.support.dicom_files import ct_series
 from tests.support.mutations import MAX_SOURCE_BYTES, mutations, packaged_files
 
@@ -48,7 +48,7 @@ def _assert_tells_again(parsed: ParsedInstance) -> None:
         1, parsed.study_instance_uid, parsed.series_instance_uid, parsed.sop_instance_uid, parsed.sop_class_uid,
         parsed.instance_columns["transfer_syntax_uid"], parsed.instance_columns["number_of_frames"], "", 1,
     )  # fmt: skip
-    [told] = json.loads(_metadata_json([at], [parsed.header]))
+    [told] = json.loads(metadata_json([at], [parsed.header]))
     assert told["0020000D"]["Value"] == [parsed.study_instance_uid]
     assert told["00080018"]["Value"] == [parsed.sop_instance_uid]
 

@@ -3,7 +3,12 @@
 import re
 from pathlib import Path
 
+from annotomy.archive.order import INSTANCE_ORDERS, SERIES_ORDERS, STUDY_ORDERS
+from annotomy.archive.query import MAX_RESULTS, MAX_TOTAL
+from annotomy.dicom.pixels import HTJ2K
 from annotomy.dicom.rendering import MAX_VIEWPORT, MEDIA_TYPES
+from annotomy.dicomweb.qido import DEFAULT_LIMIT, MAX_FIELD_DEPTH
+from annotomy.dicomweb.wado import EXPLICIT_LITTLE, HTJ2K_SYNTAXES
 from annotomy.workitems.states import TRANSITIONS, State
 from tests.support.application import Application
 
@@ -54,3 +59,25 @@ def test_forms_and_limits_of_pictures_are_those_of_the_code() -> None:
     forms = next(line for line in SECTION.splitlines() if line.startswith("| forms |"))
     assert set(re.findall(r"image/\w+", forms)) == set(MEDIA_TYPES)
     assert f"at most {MAX_VIEWPORT}" in SECTION
+
+
+def test_what_frames_are_transcoded_to_is_what_the_statement_says() -> None:
+    table = SECTION.split("| frames | asked by |")[1].split("\n\n")[0]
+    assert set(re.findall(r"1\.2\.840[.0-9]+", table.split("asked")[0])) == {*HTJ2K_SYNTAXES, EXPLICIT_LITTLE}
+    assert re.findall(r"1\.2\.840[.0-9]*[0-9]", SECTION.split("Other transfer syntaxes")[1])[0] in HTJ2K - {
+        *HTJ2K_SYNTAXES
+    }
+
+
+def test_what_is_sorted_by_is_what_the_statement_says() -> None:
+    table = SECTION.split("| sorted by |")[1].split("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    names = [{dictionary_keyword(name) for name in re.sub(r" \(.*?\)", "", row[0]).split(", ")} for row in rows]
+    assert names == [set(STUDY_ORDERS), set(SERIES_ORDERS), set(INSTANCE_ORDERS)]
+    assert f"up to {MAX_TOTAL}, and `{MAX_TOTAL}+`" in SECTION
+    assert f"at most {MAX_FIELD_DEPTH} names deep" in SECTION
+    assert f"{DEFAULT_LIMIT} and 0 unless given; at most {MAX_RESULTS}" in SECTION
+
+
+def dictionary_keyword(name: str) -> str:
+    return name.replace("'s", "").replace(" ", "")

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from annotomy.dicom.pixels import PixelError, apply_window
 from annotomy.dicom.rendering import Presentation, Viewport, picture_of
+from annotomy.dicomweb import rendered as rendered_routes
 from annotomy.dicomweb.rendered import presentation_of
 from annotomy.errors import BadRequest
 from tests.dicomweb.test_dicomweb import stow
@@ -143,3 +144,30 @@ async def test_pictures_come_alone_or_in_parts_as_accepted(application: Applicat
     stranger = await application.headers("stranger")
     for path in (f"{series}/rendered", f"{instance}/frames/1/thumbnail"):
         assert (await application.client.get(path, headers=stranger)).status_code == 404
+
+
+async def test_a_picture_is_made_once_and_shown_only_to_who_may_see_it(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = await application.headers("owner")
+    files = ct_series(2)
+    await stow(application, headers, files)
+    first = dcmread(io.BytesIO(files[0]))
+    base = (
+        f"/dicom-web/studies/{first.StudyInstanceUID}/series/{first.SeriesInstanceUID}/instances/{first.SOPInstanceUID}"
+    )
+    for path in (f"{base}/rendered?window=10,20", f"{base}/thumbnail", f"{base}/frames/1/rendered?accept=image/png"):
+        made = await application.client.get(path, headers=headers)
+        assert made.status_code == 200, made.text
+        with monkeypatch.context() as patched:
+            patched.setattr(rendered_routes, "render", None)  # a call would fail
+            again = await application.client.get(path, headers=headers)
+            assert (again.content, again.headers["etag"]) == (made.content, made.headers["etag"])
+            stranger = await application.headers("stranger")
+            assert (await application.client.get(path, headers=stranger)).status_code == 404
+            known = {"If-None-Match": made.headers["etag"]}
+            unchanged = await application.client.get(path, headers={**headers, **known})
+            assert (unchanged.status_code, unchanged.content) == (304, b"")
+            assert (await application.client.get(path, headers={**stranger, **known})).status_code == 404
+    other = await application.client.get(f"{base}/rendered?window=10,21", headers=headers)
+    assert other.headers["etag"] != made.headers["etag"]

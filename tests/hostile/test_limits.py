@@ -5,14 +5,14 @@ from pathlib import Path
 
 from annotomy import app
 from annotomy.archive import decode
-from annotomy.dicom import attributes, decoding, frames, opened_picture, pixels, scanner, volume_series
-from annotomy.dicomweb import stow
+from annotomy.dicom import attributes, decoding, frames, header_json, opened_picture, pixels, scanner, volume_series
+from annotomy.dicomweb import cursor, qido, stow
 from annotomy.uploads import ingest, media, pictures, unfold
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "untrusted-input.md"
 MODULES = (
     app, attributes, decode, decoding, frames, ingest, media, opened_picture, pictures, pixels, scanner, stow, unfold,
-    volume_series,
+    volume_series, header_json, qido, cursor,
 )  # fmt: skip
 ROW = re.compile(r"\| `(\w+)\.(\w+)` = (\d+) \|")
 

@@ -10,7 +10,7 @@ import pytest
 
 from annotomy.actor import SYSTEM, Actor
 from annotomy.identity.authenticate import Authenticator
-from annotomy.projects.access import visible_instances, visible_page, visible_series, visible_studies
+from annotomy.projects.access import visible_instances, visible_page, visible_series, visible_studies, visible_walk
 from annotomy.projects.share_links import share_actor
 from tests.access.archives import invent, invent_one, store
 from tests.identity.people import event_types, execute, until
@@ -411,11 +411,12 @@ async def _walls(url: str, db: Any, holder: Actor, sees: dict[str, set[str]]) ->
         for table, predicate in predicates.items():
             rows = await connection.fetch(f"select {uids[table]} from {table} o where {predicate}")
             assert {row[0] for row in rows} == sees[table]
-        order = ("st.study_at desc", "st.id desc", "se.id", "i.id")
+        order = (("st.study_at", "desc"), ("st.id", "desc"), ("se.id", "asc"), ("i.id", "asc"))
         columns = ("st.study_instance_uid", "se.series_instance_uid", "i.sop_instance_uid")
         for depth, table in enumerate(uids):
-            page = visible_page(depth, f"{columns[depth]} as uid", [], order[: depth + 2], limit=500, offset=0)
-            assert {row["uid"] for row in await connection.fetch(page)} == sees[table]
+            for way in (visible_page, visible_walk):
+                page = way(depth, f"{columns[depth]} as uid", [], order[: depth + 2], limit=500, offset=0)
+                assert {row["uid"] for row in await connection.fetch(page)} == sees[table]
         await connection.execute("rollback")
     finally:
         await connection.close()

@@ -15,7 +15,7 @@ from annotomy.actor import Actor
 from annotomy.archive.store import Incoming, store_instances
 from annotomy.projects.members import set_member
 from annotomy.projects.service import create_project
-from annotomy.segmentations.service import NewSegment
+from annotomy.segmentations.segment import NewSegment
 from annotomy.services import Services
 from tests.support.application import Application
 from tests.support.dicom_files import ct_instance

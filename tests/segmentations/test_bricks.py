@@ -16,6 +16,7 @@ from annotomy.errors import BadRequest
 from annotomy.segmentations import body, bricks, nifti_file, nrrd_file, png_file
 from annotomy.segmentations.bricks import BRICK_SLICES, MaskSet, of_labels, of_masks, pack, unpack
 from annotomy.segmentations.interchange import FileSegment, LabelGrid, layers_of
+from annotomy.segmentations.seg_file import overlapping
 from annotomy.segmentations.statistics import statistics_of
 
 shapes = st.tuples(st.integers(1, 35), st.integers(1, 9), st.integers(1, 9))
@@ -37,8 +38,19 @@ def test_a_label_map_comes_back_and_its_bricks_are_those_of_its_masks(given_labe
     shape = (given_labels.shape[0], given_labels.shape[1], given_labels.shape[2])
     found = of_labels(given_labels, [1, 2, 3, 4])
     assert found == of_masks({n: given_labels == n for n in (1, 2, 3, 4)}, shape)
-    labelmap, overlap = found.labelmap({n: n for n in (1, 2, 3, 4)})
-    assert np.array_equal(labelmap, given_labels) and not overlap
+    [labelmap] = layers_of(found, [1, 2, 3, 4])
+    assert np.array_equal(labelmap, given_labels) and not overlapping(found, [1, 2, 3, 4])
+
+
+@given(masks, masks)
+def test_an_overlap_is_found_exactly_when_a_voxel_is_shared(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> None:
+    shape = (max(len(mask), len(other)), 9, 9)
+    placed: list[NDArray[np.bool_]] = []
+    for one in (mask, other):
+        placed.append(np.zeros(shape, np.bool_))
+        placed[-1][: len(one), : one.shape[1], : one.shape[2]] = one[:, :9, :9]
+    found = of_masks({1: placed[0], 2: placed[1]}, shape)
+    assert overlapping(found, [1, 2]) == bool(np.any(placed[0] & placed[1]))
 
 
 @given(masks)
@@ -182,5 +194,5 @@ def test_a_gzip_that_grows_beyond_the_limit_is_refused(monkeypatch: pytest.Monke
 
 
 def test_an_empty_mask_set_has_no_brick() -> None:
-    assert MaskSet((4, 4, 4), {}).labelmap({1: 1})[0].sum() == 0
+    assert not MaskSet((4, 4, 4), {}).mask(1).any()
     assert io.BytesIO(b"".join(body.encode(MaskSet((4, 4, 4), {}), [1], [0.0] * 16, 1))).read()[-8:] == bytes(8)

@@ -97,7 +97,7 @@ def apart(shape_kji: tuple[int, int, int]) -> dict[int, NDArray[np.bool_]]:
 
 
 @pytest.mark.parametrize("placed", [Placed(), oblique()], ids=["axial", "oblique"])
-@pytest.mark.parametrize("form", ["seg", "labelmap-seg", "nifti", "nrrd", "png"])
+@pytest.mark.parametrize("form", ["seg", "labelmap-seg", "fractional-seg", "nifti", "nrrd", "png"])
 async def test_what_is_exported_is_imported_equal(application: Application, placed: Placed, form: str) -> None:
     project, client = await started(application, placed)
     masks = apart(placed.shape_kji) if form == "labelmap-seg" else some_masks(placed.shape_kji)
@@ -366,6 +366,28 @@ async def test_a_seg_that_arrived_in_the_archive_becomes_a_segmentation_once(app
     assert (await application.client.post(at, json=image, headers=client.headers)).status_code == 422
     stranger = await application.headers("stranger")
     assert (await application.client.post(at, json=body, headers=stranger)).status_code == 404
+
+
+async def test_a_part_of_the_masks_is_read_by_slices_and_segments(application: Application) -> None:
+    placed = replace(Placed(), shape_kji=(37, 6, 7))
+    project, client = await started(application, placed)
+    masks = some_masks(placed.shape_kji)
+    segmentation_id = await created(application, project, placed, masks)
+    for first, last in ((0, 0), (3, 9), (14, 17), (36, 36), (0, 36)):
+        answer = await client.get(
+            f"/{segmentation_id}/masks", first_slice=first, last_slice=last, segment_number=[1, 3]
+        )
+        found = decoded(answer.content)
+        assert set(found) == {1, 3}
+        assert all(np.array_equal(found[number], masks[number][first : last + 1]) for number in found)
+    (length,) = struct.unpack_from("<I", answer.content)
+    one = (await client.get(f"/{segmentation_id}/masks", first_slice=20)).content
+    header = json.loads(one[4 : 4 + struct.unpack_from("<I", one)[0]])
+    assert length and header["first_slice"] == 20 and header["shape_kji"] == [1, 6, 7]
+    assert np.allclose(np.array(header["affine_lps"]).reshape(4, 4)[:3, 3], (placed.affine_lps @ [0, 0, 20, 1])[:3])
+    for wrong in ("first_slice=37", "first_slice=9&last_slice=3"):
+        at = f"/api/v1/segmentations/{segmentation_id}/masks?{wrong}"
+        assert (await application.client.get(at, headers=client.headers)).status_code == 400
 
 
 def placed_image(source: VolumeSource) -> str:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from annotomy.segmentations import nrrd_file
-from tests.segmentations.placed_series import Placed, oblique, project_with, some_masks
+from tests.segmentations.placed_series import Placed, file_bytes, oblique, project_with, some_masks
 from tests.segmentations.test_interchange import Client, created, started
 from tests.support.application import Application
 from tests.support.shared_data import shared_data_folder
@@ -43,6 +44,38 @@ async def test_dcmqi_reads_our_seg_voxel_equal(application: Application, placed:
         found = np.rint(np.linalg.solve(placed.affine_lps, grid.affine_lps @ voxels))[:3].astype(int)
         assert np.abs(np.linalg.solve(placed.affine_lps, grid.affine_lps @ voxels)[:3] - found).max() < 1e-3
         assert {tuple(v) for v in found.T[:, ::-1]} == {tuple(v) for v in np.argwhere(masks[number])}
+
+
+@pytest.mark.parametrize("placed", [Placed(), oblique()], ids=["axial", "oblique"])
+async def test_rt_utils_reads_our_structure_set_voxel_equal(
+    application: Application, placed: Placed, tmp_path: Path
+) -> None:
+    """It fills polygons with their border pixels, so that our contours, which run half a pixel outside, hold a margin there:
+    what it must agree on is every voxel of ours, and nothing that is further away than that border. It mixes rows and columns
+    up, their spacing as well, so that image and pixels are square."""
+    placed = replace(placed, shape_kji=(5, 12, 12), spacing_kji_mm=(2.5, 0.75, 0.75))
+    rt_utils = pytest.importorskip("rt_utils", reason="rt-utils is not installed; `./run test --referees` brings it")
+    images = file_bytes(placed.instances())
+    project = await project_with(application, images)
+    client = Client(application, await application.headers(project.admin.name))
+    whole = np.zeros(placed.shape_kji, np.bool_)
+    whole[1:4, 2:9, 1:7] = True
+    whole[2, 4:6, 3:5] = False
+    segmentation_id = await created(application, project, placed, {2: whole})
+    series, structures = tmp_path / "series", tmp_path / "rt.dcm"
+    series.mkdir()
+    for number, data in enumerate(images):
+        (series / f"{number}.dcm").write_bytes(data)
+    structures.write_bytes((await client.get(f"/{segmentation_id}/export", format="rtstruct")).content)
+    read: Any = rt_utils.RTStructBuilder.create_from(str(series), str(structures))
+    assert read.get_roi_names() == ["해마"]
+    found = np.moveaxis(read.get_roi_mask_by_name("해마"), -1, 0)
+    border = np.zeros_like(whole)
+    for rows in (-1, 0, 1):
+        for columns in (-1, 0, 1):
+            border |= np.roll(whole, (rows, columns), (1, 2))
+    assert found.shape == whole.shape
+    assert not np.any(whole & ~found) and not np.any(found & ~border)
 
 
 async def _imported(application: Application, images: list[Path], file: Path) -> tuple[dict[str, Any], Client]:

@@ -1,8 +1,10 @@
 """Small DICOM files that tests make: an axial CT series with exact geometry."""
 
 import io
+from typing import Any
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -62,3 +64,13 @@ def ct_series(slices: int = 4, **fields: str) -> list[bytes]:
         ct_instance(study_instance_uid=study, series_instance_uid=series, number=n, **fields)  # pyright: ignore[reportArgumentType]
         for n in range(1, slices + 1)
     ]
+
+
+def edited(file: bytes, **values: Any) -> bytes:
+    """The file with other values of some attributes, by keyword; None leaves one without a value."""
+    dataset = dcmread(io.BytesIO(file))
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()

@@ -14,7 +14,7 @@ from annotomy.annotations import service
 from annotomy.annotations.annotate import prepare_edit, split_patch
 from annotomy.annotations.errors import BatchRefused
 from annotomy.annotations.prepare import Prepared, complete, prepare_new
-from annotomy.annotations.rights import Action, require_right
+from annotomy.annotations.rights import SEEN, Action, readable, require_right
 from annotomy.annotations.schemas import Annotation, NewAnnotation
 from annotomy.db.engine import ReadTx, WriteTx
 from annotomy.errors import Problem
@@ -132,7 +132,8 @@ async def _tracked(tx: ReadTx, new: NewAnnotation) -> Result | None:
         return None
     await require_right(tx, Action.CREATE, new.project_id)
     row = await tx.fetchrow(
-        "select id, version from annotations where study_instance_uid = $1 and project_id = $2 and tracking_uid = $3 limit 1",
+        f"select a.id, a.version from annotations a {SEEN} where a.study_instance_uid = $1 and a.project_id = $2"
+        f" and a.tracking_uid = $3 and {readable('a')} order by a.id limit 1",
         new.study_instance_uid, new.project_id, new.tracking_uid,
     )  # fmt: skip
     return None if row is None else Result(200, id=row["id"], version=row["version"])

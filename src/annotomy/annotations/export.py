@@ -31,6 +31,7 @@ from annotomy.dicom.sr import Group, ImageReference, write_report
 from annotomy.errors import BadRequest, TooLarge
 from annotomy.events import Event, emit
 from annotomy.http.pages import MAX_LIMIT
+from annotomy.projects.access import visible_instances
 from annotomy.services import Services
 
 Format = Literal["json", "csv", "coco", "sr", "gsps"]
@@ -186,8 +187,9 @@ async def _image_sizes(tx: ReadTx, found: Sequence[Annotation]) -> dict[str, tup
     """(columns, rows) of the images that the archive holds and the actor sees."""
     uids = sorted({one.sop_instance_uid for one in found if one.sop_instance_uid is not None})
     found_rows = await tx.fetch(
-        "select sop_instance_uid, image_columns, image_rows from instances where sop_instance_uid = any($1)"
-        " and image_rows is not null and image_columns is not null",
+        "select distinct on (i.sop_instance_uid) i.sop_instance_uid, i.image_columns, i.image_rows from instances i"
+        " where i.sop_instance_uid = any($1) and i.image_rows is not null and i.image_columns is not null"
+        f" and {visible_instances('i')} order by i.sop_instance_uid, i.id",
         uids,
     )
     return {row["sop_instance_uid"]: (row["image_columns"], row["image_rows"]) for row in found_rows}
@@ -217,7 +219,7 @@ async def _report_material(tx: ReadTx, found: list[Annotation]) -> _Material:
     for one in reversed(found):
         image = None
         if one.sop_instance_uid is not None:
-            _, known = await find_image(tx, one.sop_instance_uid)
+            _, known = await find_image(tx, one.study_instance_uid, one.sop_instance_uid)
             if known is not None:
                 evidence[one.sop_instance_uid] = known.header
                 many = known.location.number_of_frames > 1

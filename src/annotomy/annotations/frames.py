@@ -49,12 +49,15 @@ _images: "OrderedDict[str, Image]" = OrderedDict()
 _pixels: "OrderedDict[tuple[str, int], FramePixels]" = OrderedDict()
 
 
-async def find_image(tx: ReadTx, sop_instance_uid: str) -> tuple[InstanceLocation | None, Image | None]:
-    """Where the instance lies, if the actor sees it here, and the image, if it is one."""
+async def find_image(
+    tx: ReadTx, study_instance_uid: str, sop_instance_uid: str
+) -> tuple[InstanceLocation | None, Image | None]:
+    """Where the instance lies, if the actor sees it here - in this study, or else in another - and the image, if it is one."""
     try:
-        [location] = await locate(tx, sop_instance_uid=sop_instance_uid)
+        found = await locate(tx, sop_instance_uid=sop_instance_uid)
     except NotFound:
         return None, None
+    location = min(found, key=lambda at: (at.study_instance_uid != study_instance_uid, at.id))
     if location.number_of_frames == 0:
         return location, None
     known = _images.get(location.blob_address)

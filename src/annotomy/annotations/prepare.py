@@ -14,6 +14,7 @@ from annotomy.annotations.labels import label_from_set
 from annotomy.annotations.measure import Measurement, measure
 from annotomy.annotations.schemas import MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES, Content, NewAnnotation
 from annotomy.db.engine import ReadTx
+from annotomy.projects.access import visible_series
 from annotomy.services import Services
 
 
@@ -70,7 +71,7 @@ async def prepare_new(tx: ReadTx, new: NewAnnotation) -> Prepared:
 async def image_of(tx: ReadTx, target: Target) -> Image | None:
     if target.sop_instance_uid is None or target.study_id is None:
         return None
-    return (await find_image(tx, target.sop_instance_uid))[1]
+    return (await find_image(tx, target.study_instance_uid, target.sop_instance_uid))[1]
 
 
 async def prepare_content(tx: ReadTx, target: Target, content: Content, *, before: Content | None = None) -> Prepared:
@@ -108,7 +109,7 @@ async def complete(services: Services, prepared: Prepared) -> Prepared:
 
 async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
     """The target, checked against what the archive holds of it."""
-    study_id = await rights.find_target(tx, new.project_id, new.study_instance_uid)
+    study_id = await rights.find_target(tx, new.project_id, new.study_instance_uid, new.series_instance_uid)
     if new.frame_number is not None and new.sop_instance_uid is None:
         raise InvalidAnnotation("A frame belongs to an instance: send sop_instance_uid.", field="frame_number")
     target = Target(
@@ -122,7 +123,7 @@ async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
     if new.sop_instance_uid is None:
         await _check_series(tx, target)
         return target, None
-    location, image = await find_image(tx, new.sop_instance_uid)
+    location, image = await find_image(tx, new.study_instance_uid, new.sop_instance_uid)
     if location is None:
         await _check_series(tx, target)
         return target, None
@@ -141,10 +142,12 @@ async def _bind(tx: ReadTx, new: NewAnnotation) -> tuple[Target, Image | None]:
 async def _check_series(tx: ReadTx, target: Target) -> None:
     if target.study_id is None or target.series_instance_uid is None:
         return
-    study_id = await tx.fetchval(
-        "select study_id from series where series_instance_uid = $1", target.series_instance_uid
-    )
-    if study_id is not None and study_id != target.study_id:
+    of_study = await tx.fetchval(
+        "select bool_or(st.study_instance_uid = $2) from series se join studies st on st.id = se.study_id"
+        f" where se.series_instance_uid = $1 and {visible_series('se')}",
+        target.series_instance_uid, target.study_instance_uid,
+    )  # fmt: skip
+    if of_study is False:
         raise InvalidAnnotation("The series belongs to another study.", field="series_instance_uid")
 
 

@@ -42,7 +42,8 @@ async def require_right(tx: ReadTx, action: Action, project_id: UUID, *, owner_i
 
 SEEN = """left join lateral (select true as yes from visibility v where v.study_id = a.study_id and v.project_id = a.project_id
  and (v.series_id is null or a.series_instance_uid is null
-      or v.series_id = (select id from series where series_instance_uid = a.series_instance_uid)) limit 1) seen on true"""
+      or v.series_id = (select id from series where series_instance_uid = a.series_instance_uid and study_id = a.study_id))
+ limit 1) seen on true"""
 """Joins each annotation `a` with whether its study, and its series, are visible. A lateral join, whose answer for the study
 that most rows of a list share is remembered; as a condition, PostgreSQL would collect all visible studies for each list."""
 
@@ -55,13 +56,22 @@ def readable(alias: str) -> str:
     )
 
 
-async def find_target(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:
+FIND_TARGET = """(select st.id from studies st join visibility v on v.study_id = st.id
+ where st.study_instance_uid = {study} and v.project_id = {project}
+ order by exists (select from series se where se.study_id = st.id and se.series_instance_uid = {series}) desc, st.id limit 1)"""
+"""The key of the holding that an annotation is to hang on: the first that the actor sees in the project, of those with its series
+if there are any. Null when there is none."""
+
+
+async def find_target(
+    tx: ReadTx, project_id: UUID, study_instance_uid: str, series_instance_uid: str | None
+) -> int | None:
     """The key of the study that an annotation is to hang on, or None when the actor sees no such study in this project.
 
     Such an annotation is one of images that live elsewhere. A study that is here and hidden is answered like one that nobody
     has: whoever knows a UID does not learn whether the archive holds it.
     """
     return await tx.fetchval(
-        "select v.study_id from visibility v where v.project_id = $2 and v.study_id = stored_study($1) limit 1",
-        study_instance_uid, project_id,
+        f"select {FIND_TARGET.format(study='$1', project='$2', series='$3')}",
+        study_instance_uid, project_id, series_instance_uid,
     )  # fmt: skip

@@ -85,8 +85,7 @@ async def create(
           insert into annotations (id, project_id, study_id, study_instance_uid, series_instance_uid, sop_instance_uid,
             frame_number, tracking_uid, kind, geometry_type, geometry, mapped_geometry, label, attributes, measurements,
             description, created_by, updated_by)
-          values ($1, $2, coalesce($3, (select v.study_id from visibility v where v.project_id = $2 and v.study_id =
-            stored_study($4) limit 1)), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
+          values ($1, $2, coalesce($3, {rights.FIND_TARGET.format(study="$4", project="$2", series="$5")}), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
           returning *),
         logged as (
           insert into annotation_versions (annotation_id, version, action, changed, content, why, created_by)

@@ -72,6 +72,13 @@ async def render(services: Services, source: FrameSource, frame_index: int, pres
     return result
 
 
+async def transcode_frame(services: Services, source: FrameSource, frame_index: int) -> bytes:
+    """One frame (from 0) as lossless HTJ2K. Raises PixelError, and Unavailable under load."""
+    result = await _run(services, source, [frame_index], make="htj2k")
+    assert isinstance(result, bytes)
+    return result
+
+
 async def open_picture(data: bytes) -> NDArray[Any]:
     """(pages, rows, columns) of a PNG, JPEG or TIFF file. Raises PixelError, and Unavailable under load."""
     if len(data) > MAX_INPUT_BYTES:
@@ -89,7 +96,7 @@ async def _run(
     source: FrameSource,
     indices: Sequence[int],
     *,
-    make: Literal["values", "units", "picture"],
+    make: Literal["values", "units", "picture", "htj2k"],
     **options: Any,
 ) -> bytes | NDArray[Any]:
     with _pool().place(), _anonymous_file() as given, _anonymous_file() as result:

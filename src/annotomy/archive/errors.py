@@ -40,22 +40,6 @@ class DifferentContent(StoreRefused):
     failure_reason = 0x0111
 
 
-class HeldElsewhere(StoreRefused):
-    """The study or series belongs where the sender has no access. An administrator can assign it to their project."""
-
-    slug = "held-elsewhere"
-    title = "The study is not the sender's"
-    failure_reason = 0x0124
-
-
-class InconsistentHierarchy(StoreRefused):
-    """The series UID is known as part of another study, so the instance contradicts what is stored."""
-
-    slug = "inconsistent-hierarchy"
-    title = "The UIDs contradict what is stored"
-    failure_reason = 0xA900
-
-
 class AnotherInstance(StoreRefused):
     """The data set's SOP class or instance UID is not the one that the message around it names. The sender is at fault."""
 

@@ -22,6 +22,8 @@ MAX_ROWS: Final = 500
 """Headers read for one answer, each unpacked: about a millisecond apiece."""
 MAX_VALUE_BYTES: Final = 4096
 """Larger binary values are left out: they are bulk data."""
+FieldPath = tuple[int, ...]
+"""The tag of an attribute, with those of the sequences around it before."""
 _KEYS: Final[dict[Level, tuple[str, str]]] = {
     "study": ("0020000D", "st.study_instance_uid"),
     "series": ("0020000E", "se.series_instance_uid"),
@@ -55,25 +57,57 @@ async def headers_of_rows(tx: ReadTx, level: Level, rows: list[dict[str, Any]]) 
     return {row["uid"]: row["header"] for row in found}
 
 
-async def include(level: Level, rows: list[dict[str, Any]], headers: dict[str, bytes], tags: list[int]) -> None:
+async def include(level: Level, rows: list[dict[str, Any]], headers: dict[str, bytes], fields: list[FieldPath]) -> None:
     """Adds the attributes to the rows, in a thread. What a row has already stays."""
-    await asyncio.to_thread(_include, _KEYS[level][0], rows, headers, tags)
+    await asyncio.to_thread(_include, _KEYS[level][0], rows, headers, _tree(fields))
 
 
-def _include(key: str, rows: list[dict[str, Any]], headers: dict[str, bytes], tags: list[int]) -> None:
+_Tree = dict[int, "_Tree | None"]
+"""Tags and what is wanted of the items of a sequence; None: all of it."""
+
+
+def _tree(fields: list[FieldPath]) -> _Tree:
+    tree: _Tree = {}
+    for path in fields:
+        at = tree
+        for tag in path[:-1]:
+            below = at.setdefault(tag, {})
+            if below is None:
+                break  # wanted whole already
+            at = below
+        else:
+            at[path[-1]] = None
+    return tree
+
+
+def _include(key: str, rows: list[dict[str, Any]], headers: dict[str, bytes], tree: _Tree) -> None:
     for row in rows:
         header = headers.get(row[key]["Value"][0])
         if header is not None:
-            for tag, value in _attributes(header, tags).items():
+            for tag, value in _attributes(header, tree).items():
                 row.setdefault(tag, value)
 
 
-def _attributes(header: bytes, tags: list[int]) -> dict[str, Any]:
+def _attributes(header: bytes, tree: _Tree) -> dict[str, Any]:
     plain = zstandard.ZstdDecompressor().decompress(header, max_output_size=MAX_HEADER_BYTES)
     try:
-        read = dcmread(io.BytesIO(plain), stop_before_pixels=True, specific_tags=[*tags])
+        read = dcmread(io.BytesIO(plain), stop_before_pixels=True, specific_tags=[*tree])
     except UNREADABLE:  # an odd element of this instance: it adds nothing to its row
         return {}
     found = whole_json_of(read, MAX_VALUE_BYTES, lambda _: "")
-    asked = {f"{tag:08X}" for tag in tags}  # the character set is read besides
-    return {tag: value for tag, value in found.items() if tag in asked and value.get("BulkDataURI") != ""}
+    return _pruned(found, tree)  # the character set is read besides
+
+
+def _pruned(found: dict[str, Any], tree: _Tree) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for tag, below in tree.items():
+        value = found.get(f"{tag:08X}")
+        if value is None or value.get("BulkDataURI") == "":
+            continue
+        if below is not None and value["vr"] == "SQ":
+            # Every item, also one without what was asked: its place says which one it is (PS3.18 F.2.2).
+            value = {"vr": "SQ", "Value": [_pruned(item, below) for item in value.get("Value", [])]}
+        elif below is not None:
+            continue  # no sequence, so that nothing is inside of it
+        kept[f"{tag:08X}"] = value
+    return kept

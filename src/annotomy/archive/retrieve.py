@@ -48,7 +48,10 @@ async def locate(
     series_instance_uid: str | list[str] | None = None,
     sop_instance_uid: str | list[str] | None = None,
 ) -> list[InstanceLocation]:
-    """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none."""
+    """The instances under these keys that the actor may see, in series and instance order. Raises NotFound for none.
+
+    Of an instance that is kept more than once (docs/decisions/0010) it is the one that came first of those that the actor sees.
+    """
     conditions, values = [visible_instances("i")], list[Any]()
     for column, key in (
         ("st.patient_id", patient_id),
@@ -62,13 +65,36 @@ async def locate(
             conditions.append(f"{column} = any({at})" if isinstance(key, list) else f"{column} = {at}")
     assert values, "at least one key"
     rows = await tx.fetch(
-        f"{_SELECT}{_FROM} where {' and '.join(conditions)}"
+        f"{_SELECT}, se.id as series_id, i.instance_number{_FROM} where {' and '.join(conditions)}"
         " order by se.series_number nulls last, se.id, i.instance_number nulls last, i.id",
         *values,
     )
     if not rows:
         raise NotFound("There is no such study, series or instance.")
-    return [InstanceLocation(**dict(row)) for row in rows]
+    return [InstanceLocation(*(row[name] for name in InstanceLocation.__slots__)) for row in _each_once(rows)]
+
+
+def _each_once(rows: list[Any]) -> list[Any]:
+    """Of what is kept in several holdings: each instance once, and each series in one piece, in the order of its instances."""
+    instances: dict[tuple[str, str], int] = {}
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    for n, row in enumerate(rows):
+        study, series = row["study_instance_uid"], row["series_instance_uid"]
+        key = study, row["sop_instance_uid"]
+        instances[key] = min(row["id"], instances.get(key, row["id"]))
+        first = places.get((study, series))
+        if first is None or row["series_id"] < first[0]:
+            places[study, series] = row["series_id"], n
+    if len(instances) == len(rows) and len(places) == len({row["series_id"] for row in rows}):
+        return rows
+    kept = [row for row in rows if instances[row["study_instance_uid"], row["sop_instance_uid"]] == row["id"]]
+
+    def place(row: Any) -> tuple[int, bool, int, int]:
+        number = row["instance_number"]
+        _, first = places[row["study_instance_uid"], row["series_instance_uid"]]
+        return first, number is None, number or 0, row["id"]
+
+    return sorted(kept, key=place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +130,7 @@ async def _locate_one(
 ) -> tuple[InstanceLocation, Any]:
     row = await tx.fetchrow(
         f"{_SELECT}, {columns}{_FROM} join instance_headers h on h.instance_id = i.id where {visible_instances('i')}"
-        " and st.study_instance_uid = $1 and se.series_instance_uid = $2 and i.sop_instance_uid = $3",
+        " and st.study_instance_uid = $1 and se.series_instance_uid = $2 and i.sop_instance_uid = $3 order by i.id limit 1",
         study_instance_uid, series_instance_uid, sop_instance_uid,
     )  # fmt: skip
     if row is None:
@@ -158,4 +184,4 @@ async def read_dataset(services: Services, location: InstanceLocation) -> FileDa
 
 async def locate_one(services: Services, actor: Actor, sop_instance_uid: str) -> InstanceLocation:
     async with services.db.read(actor) as tx:
-        return (await locate(tx, sop_instance_uid=sop_instance_uid))[0]
+        return min(await locate(tx, sop_instance_uid=sop_instance_uid), key=lambda at: at.id)

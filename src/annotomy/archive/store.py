@@ -2,6 +2,9 @@
 
 Order: parse, put the bytes durably, then one transaction for the batch with rows, events and the project's claim on the
 study; only then is anything reported as stored (architecture: transactions). Storing the same bytes again is no error.
+
+A study UID may be kept more than once (docs/decisions/0010): an instance goes to a holding that the sender sees as a whole, or to
+one that they alone have filled. So what others keep under the same UIDs neither shows in an answer nor stands in the way.
 """
 
 import asyncio
@@ -14,20 +17,19 @@ from uuid import UUID
 import structlog
 
 from annotomy.actor import Actor
+from annotomy.archive.arrivals import enqueue_taking
 from annotomy.archive.errors import (
     AnotherInstance,
     DifferentContent,
-    HeldElsewhere,
-    InconsistentHierarchy,
     InstanceTooLarge,
     NotDicom,
 )
 from annotomy.archive.parse import ParsedInstance, parse_instance
 from annotomy.db.engine import WriteTx
-from annotomy.errors import Problem
+from annotomy.errors import NotFound, Problem
 from annotomy.events import Event, emit
 from annotomy.ports import BlobStat
-from annotomy.projects.access import sight_of_study
+from annotomy.projects.access import study_to_grow
 from annotomy.projects.service import hold_instances, hold_study, project_for_store
 from annotomy.projects.visibility import settle_studies
 from annotomy.services import Services
@@ -65,6 +67,8 @@ class StoreOutcome:
     problem: Problem | None = None
     size: int = 0
     """Bytes of the instance."""
+    instance_id: int | None = None
+    """The key of what is kept; None of what was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,12 @@ class Kept:
     parsed: ParsedInstance
     blob: BlobStat
 
-    def outcome(self, state: Literal["stored", "already", "refused"], problem: Problem | None = None) -> StoreOutcome:
+    def outcome(
+        self,
+        state: Literal["stored", "already", "refused"],
+        problem: Problem | None = None,
+        instance_id: int | None = None,
+    ) -> StoreOutcome:
         p = self.parsed
         return StoreOutcome(
             self.name,
@@ -86,13 +95,21 @@ class Kept:
             p.sop_class_uid,
             problem,
             self.blob.size,
+            instance_id,
         )
 
 
 async def store_instances(
-    services: Services, actor: Actor, project_id: UUID | None, incoming: AsyncIterator[Incoming]
+    services: Services,
+    actor: Actor,
+    project_id: UUID | None,
+    incoming: AsyncIterator[Incoming],
+    *,
+    taking: bool = False,
 ) -> list[StoreOutcome]:
     """Stores what can be stored and says for each file what became of it, in the order received.
+
+    `taking`: SEG, RTSTRUCT and SR among them become segmentations and annotations by jobs (arrivals.py).
 
     Raises NotFound or Forbidden when the actor may not store in the project; a bad file never ends the batch.
     """
@@ -106,10 +123,10 @@ async def store_instances(
         batch.append(kept)
         held_bytes += kept.blob.size if isinstance(kept, Kept) else 0
         if len(batch) >= BATCH_INSTANCES or held_bytes >= BATCH_BYTES:
-            outcomes += await _commit_mixed(services, actor, project, batch)
+            outcomes += await _commit_mixed(services, actor, project, batch, taking)
             batch, held_bytes = [], 0
     if batch:
-        outcomes += await _commit_mixed(services, actor, project, batch)
+        outcomes += await _commit_mixed(services, actor, project, batch, taking)
     return outcomes
 
 
@@ -122,18 +139,25 @@ async def keep_derived(services: Services, file: Incoming) -> Kept:
     return kept
 
 
-async def write_derived(tx: WriteTx, project_id: UUID, kept: Kept, *, owner_id: UUID | None = None) -> StoreOutcome:
-    """The second half, in the transaction (unrestricted) of what the object shows. Raises StoreRefused.
+async def write_derived(
+    tx: WriteTx, project_id: UUID, study_id: int, kept: Kept, *, owner_id: UUID | None = None
+) -> StoreOutcome:
+    """The second half, in the transaction (unrestricted) of what the object shows. Raises StoreRefused, or NotFound for a study
+    that has gone.
 
-    The caller has decided the right to make it: who may draw in a project need not be one who may store in it.
-    `owner_id` is whose work it shows, where that is not the actor's.
+    The caller has decided the right to make it: who may draw in a project need not be one who may store in it. It belongs to
+    the very holding that it was made from. `owner_id` is whose work it shows, where that is not the actor's.
     """
     # Whose work a series shows decides who reads it: a blinded reader does not see the masks of others.
     columns = kept.parsed.series_columns | {"owner_id": owner_id or tx.actor.user_id}
     owned = replace(kept, parsed=replace(kept.parsed, series_columns=columns))
-    [outcome] = (await _write_rows(tx, project_id, [owned])).values()
+    if await tx.fetchval("select id from studies where id = $1 for no key update", study_id) is None:
+        raise NotFound("There is no such study.")
+    [outcome] = (await _write_study(tx, project_id, study_id, [owned], is_new=False)).values()
     if outcome.problem is not None:
         raise outcome.problem
+    await hold_instances(tx, project_id, study_id, [outcome.sop_instance_uid], added_by=tx.actor.user_id)
+    await settle_studies(tx, [study_id])
     return outcome
 
 
@@ -164,11 +188,14 @@ async def keep(services: Services, file: Incoming) -> "Kept | StoreOutcome":
 async def commit(services: Services, actor: Actor, project_id: UUID | None, kept: list[Kept]) -> list[StoreOutcome]:
     """The second half: one transaction, with the right to store decided in it. Acknowledge after it returned.
 
+    SEG, RTSTRUCT and SR among them are taken over by jobs (arrivals.py).
+
     Raises NotFound or Forbidden when the actor may not store in the project.
     """
     async with services.db.write(actor, unrestricted=True) as tx:
         project = await project_for_store(tx, actor, project_id)
         done = await _write_rows(tx, project, kept)
+        await enqueue_taking(tx, project, done.values())
     return [done[id(item)] for item in kept]
 
 
@@ -178,13 +205,15 @@ def _path(file: Incoming) -> Path:
 
 
 async def _commit_mixed(
-    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]"
+    services: Services, actor: Actor, project_id: UUID, batch: "list[Kept | StoreOutcome]", taking: bool
 ) -> list[StoreOutcome]:
     kept = [item for item in batch if isinstance(item, Kept)]
     done: dict[int, StoreOutcome] = {}
     if kept:
         async with services.db.write(actor, unrestricted=True) as tx:
             done = await _write_rows(tx, project_id, kept)
+            if taking:
+                await enqueue_taking(tx, project_id, done.values())
     return [item if isinstance(item, StoreOutcome) else done[id(item)] for item in batch]
 
 
@@ -194,19 +223,21 @@ async def _write_rows(tx: WriteTx, project_id: UUID, kept: list[Kept]) -> dict[i
     for item in kept:
         by_study.setdefault(item.parsed.study_instance_uid, []).append(item)
     for study_instance_uid in sorted(by_study):  # one order for everyone: no deadlock between senders
-        outcomes |= await _write_study(tx, project_id, study_instance_uid, by_study[study_instance_uid])
+        items = by_study[study_instance_uid]
+        study_id, is_new = await _study_row(tx, project_id, items[0].parsed)
+        written = await _write_study(tx, project_id, study_id, items, is_new=is_new)
+        outcomes |= written
+        if all(outcome.state == "refused" for outcome in written.values()):
+            await tx.execute("delete from studies where id = $1 and instance_count = 0", study_id)
+            continue
+        await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
+        await settle_studies(tx, [study_id])
     return outcomes
 
 
 async def _write_study(
-    tx: WriteTx, project_id: UUID, study_instance_uid: str, items: list[Kept]
+    tx: WriteTx, project_id: UUID, study_id: int, items: list[Kept], *, is_new: bool
 ) -> dict[int, StoreOutcome]:
-    study_id, is_new = await _study_row(tx, items[0].parsed)
-    sight = "whole" if is_new else await sight_of_study(tx, tx.actor, study_id)
-    if sight == "none":
-        # Nobody gains a study by naming its UID.
-        problem = HeldElsewhere("The study is kept where you have no access.")
-        return {id(item): item.outcome("refused", problem) for item in items}
     outcomes: dict[int, StoreOutcome] = {}
     by_series: dict[str, list[Kept]] = {}
     for item in items:
@@ -223,29 +254,18 @@ async def _write_study(
         event = Event(
             type="study.stored",
             object_kind="study",
-            object_id=study_instance_uid,
+            object_id=items[0].parsed.study_instance_uid,
             project_id=project_id,
+            study_id=study_id,
             data={"instances": stored},
         )
         await emit(tx, event)
-    if all(outcome.state == "refused" for outcome in outcomes.values()):
-        await tx.execute("delete from studies where id = $1 and instance_count = 0", study_id)
-        return outcomes
-    if sight == "whole":
-        await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
-    else:  # who sees a part brings in what they bring, and gains nothing else of the study
-        sent = [outcome.sop_instance_uid for outcome in outcomes.values() if outcome.state == "stored"]
-        await hold_instances(tx, project_id, study_id, sent, added_by=tx.actor.user_id)
-    await settle_studies(tx, [study_id])
     return outcomes
 
 
 async def _write_series(tx: WriteTx, study_id: int, members: list[Kept]) -> tuple[dict[int, StoreOutcome], bool]:
     """The outcomes, and whether the series was made just now."""
     series_id, is_new = await _series_row(tx, study_id, members[0].parsed)
-    if series_id is None:
-        problem = InconsistentHierarchy("The series is known as part of another study.")
-        return {id(item): item.outcome("refused", problem) for item in members}, False
     outcomes = await _instance_rows(tx, study_id, series_id, members)
     sizes = [item.blob.size for item in members if outcomes[id(item)].state == "stored"]
     if sizes:
@@ -269,35 +289,45 @@ from (select count(*) as n, sum(instance_count) as instances, sum(bytes) as byte
 where id = $1"""
 
 
-async def _study_row(tx: WriteTx, parsed: ParsedInstance) -> tuple[int, bool]:
-    """The study's key and whether it was made just now; its row is locked until the end, which serialises the counts.
+async def _study_row(tx: WriteTx, project_id: UUID, parsed: ParsedInstance) -> tuple[int, bool]:
+    """The key of the holding that the sender's instances go to and whether it was made just now; its row is locked until the
+    end, which serialises the counts.
 
     Not `for update`: rows that name the study may be written by others meanwhile (projects/visibility.py).
     """
-    find = "select id from studies where study_instance_uid = $1 for no key update"
-    known = await tx.fetchval(find, parsed.study_instance_uid)
-    if known is not None:
-        return known, False
-    statement = _insert("studies", parsed.study_columns, "on conflict (study_instance_uid) do nothing returning id")
-    made = await tx.fetchval(*statement)
-    if made is not None:
-        return made, True
-    return await tx.fetchval(find, parsed.study_instance_uid), False
-
-
-async def _series_row(tx: WriteTx, study_id: int, parsed: ParsedInstance) -> tuple[int | None, bool]:
-    """The series' key, None when it belongs to another study, and whether it was made just now."""
-    find = "select id, study_id from series where series_instance_uid = $1"
-    known = await tx.fetchrow(find, parsed.series_instance_uid)
-    if known is None:
-        columns = {"study_id": study_id, **parsed.series_columns}
-        made = await tx.fetchval(
-            *_insert("series", columns, "on conflict (series_instance_uid) do nothing returning id")
-        )
+    uid, sender = parsed.study_instance_uid, tx.actor.user_id
+    columns = {**parsed.study_columns, "stored_into": project_id, "sole_sender": sender}
+    make = _insert(
+        "studies", columns, "on conflict (study_instance_uid, stored_into, sole_sender) do nothing returning id"
+    )
+    while True:
+        own = await tx.fetchval("select own_holding($1, $2, $3)", uid, project_id, sender)
+        if own is not None:
+            return own, False
+        grown = await study_to_grow(tx, tx.actor, project_id, uid)
+        if grown is not None:
+            if grown.sole_sender not in (None, sender):
+                await tx.execute("update studies set sole_sender = null where id = $1", grown.id)
+            return grown.id, False
+        made = await tx.fetchval(*make)
         if made is not None:
             return made, True
-        known = await tx.fetchrow(find, parsed.series_instance_uid)
-    return (known["id"] if known is not None and known["study_id"] == study_id else None), False
+        # Their own holding was taken out of the project: nothing tells whether it still exists, so they begin another.
+        await tx.execute(
+            "update studies st set sole_sender = null"
+            " where st.study_instance_uid = $1 and st.stored_into = $2 and st.sole_sender = $3",
+            uid, project_id, sender,
+        )  # fmt: skip
+
+
+async def _series_row(tx: WriteTx, study_id: int, parsed: ParsedInstance) -> tuple[int, bool]:
+    """The series' key and whether it was made just now. The lock on the study's row keeps others from making it meanwhile."""
+    known = await tx.fetchval(
+        "select id from series where series_instance_uid = $1 and study_id = $2", parsed.series_instance_uid, study_id
+    )
+    if known is not None:
+        return known, False
+    return await tx.fetchval(*_insert("series", {"study_id": study_id, **parsed.series_columns}, "returning id")), True
 
 
 _INSTANCE_TYPES = {
@@ -317,13 +347,13 @@ with kept as (
 ), made as (
   insert into instances (study_id, series_id, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)})
   select $1::bigint, $2::bigint, blob_address, blob_size, {", ".join(_INSTANCE_TYPES)} from kept order by ordinality
-  on conflict (sop_instance_uid) do nothing returning id, sop_instance_uid, blob_address
+  on conflict (sop_instance_uid, study_id) do nothing returning id, sop_instance_uid, blob_address
 ), headers as (
   insert into instance_headers (instance_id, header, frames)
   select distinct on (made.id) made.id, kept.header, kept.frames
   from made join kept using (sop_instance_uid, blob_address) order by made.id, ordinality
 )
-select sop_instance_uid, blob_address from made"""
+select sop_instance_uid, blob_address, id from made"""
 
 
 async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: list[Kept]) -> dict[int, StoreOutcome]:
@@ -339,26 +369,29 @@ async def _instance_rows(tx: WriteTx, study_id: int, series_id: int, members: li
     ]
     assert rows[0].keys() == _KEPT_TYPES.keys(), "a column that parsing gives has no type above"
     columns = [[row[name] for row in rows] for name in _KEPT_TYPES]
-    new = {tuple(row) for row in await tx.fetch(_INSERT_INSTANCES, study_id, series_id, *columns)}
+    made = await tx.fetch(_INSERT_INSTANCES, study_id, series_id, *columns)
+    new = {(row["sop_instance_uid"], row["blob_address"]): row["id"] for row in made}
     outcomes: dict[int, StoreOutcome] = {}
     rest: list[Kept] = []
     for item in members:
         key = (item.parsed.sop_instance_uid, item.blob.address)
         if key in new:
-            new.remove(key)  # a second copy in the same batch is one that is kept already
-            outcomes[id(item)] = item.outcome("stored")
+            # A second copy in the same batch is one that is kept already.
+            outcomes[id(item)] = item.outcome("stored", instance_id=new.pop(key))
         else:
             rest.append(item)
     if rest:
         found = await tx.fetch(
-            "select sop_instance_uid, data_set_digest, series_id from instances where sop_instance_uid = any($1)",
-            [item.parsed.sop_instance_uid for item in rest],
-        )
-        known = {row["sop_instance_uid"]: (row["data_set_digest"], row["series_id"]) for row in found}
+            "select sop_instance_uid, data_set_digest, series_id, id from instances"
+            " where study_id = $1 and sop_instance_uid = any($2)",
+            study_id, [item.parsed.sop_instance_uid for item in rest],
+        )  # fmt: skip
+        known = {row["sop_instance_uid"]: row for row in found}
         for item in rest:
             digest = item.parsed.instance_columns["data_set_digest"]
-            if known[item.parsed.sop_instance_uid] == (digest, series_id):
-                outcomes[id(item)] = item.outcome("already")
+            same = known[item.parsed.sop_instance_uid]
+            if (same["data_set_digest"], same["series_id"]) == (digest, series_id):
+                outcomes[id(item)] = item.outcome("already", instance_id=same["id"])
             else:
                 problem = DifferentContent("An instance of this UID is kept with another content.")
                 outcomes[id(item)] = item.outcome("refused", problem)

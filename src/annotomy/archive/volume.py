@@ -164,6 +164,8 @@ async def _located(
 ) -> tuple[VolumeSource, list[InstanceLocation]]:
     async with services.db.read(actor) as tx:
         located = await locate(tx, series_instance_uid=series_instance_uid)
+        of_study = min(located, key=lambda at: at.id).study_instance_uid  # a copied UID may stand in another study
+        located = [at for at in located if at.study_instance_uid == of_study]
         if len(located) > MAX_INSTANCES:
             raise VolumeTooLarge("The series has more instances than a volume may have.", limit_instances=MAX_INSTANCES)
         kept = await headers(tx, located)

@@ -38,10 +38,12 @@ class FilesystemBlobStore:
     async def stream(self, address: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         end = None if length is None else start + length
         while end is None or start < end:
-            piece = await self.read(address, start, PIECE_BYTES if end is None else min(PIECE_BYTES, end - start))
-            if not piece:
+            wanted = PIECE_BYTES if end is None else min(PIECE_BYTES, end - start)
+            piece = await self.read(address, start, wanted)
+            if piece:
+                yield piece
+            if len(piece) < wanted:  # its end: a file is never read short before
                 return
-            yield piece
             start += len(piece)
 
     async def stat(self, address: str) -> BlobStat | None:

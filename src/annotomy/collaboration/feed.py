@@ -50,7 +50,7 @@ _UPLOAD = (
 )
 _VISIBLE = (
     f"{_IN_CREDENTIAL} and (e.actor_id = $1 or {_UPLOAD} or e.object_kind <> 'upload' and {_MEMBER}"
-    f" and (e.study_instance_uid is null or {visible_target('e')})"
+    f" and (e.study_instance_uid is null and e.study_id is null or {visible_target('e')})"
     f" and (e.object_kind <> 'annotation' or {visible_work('annotation', 'e.project_id', 'e.actor_id')})"
     f" and (e.object_kind <> 'segmentation' or {visible_work('segmentation', 'e.project_id', 'e.actor_id')}))"
 )

@@ -30,7 +30,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from annotomy.dicom.opened_picture import open_picture
-from annotomy.dicom.pixels import PixelError, decode_frame, modality_values
+from annotomy.dicom.pixels import PixelError, decode_frame, encode_htj2k, modality_values
 from annotomy.dicom.rendering import Presentation, picture_of
 
 MEMORY_BYTES: Final = 1 << 30
@@ -56,9 +56,9 @@ class Piece(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """What to make of the input. A whole file has no pieces; its frames are named by `indices`.
 
-    `opened`: the input is no DICOM but a picture (PNG, JPEG, TIFF) of `header_bytes`."""
+    `htj2k`: the one frame encoded anew. `opened`: the input is no DICOM but a picture (PNG, JPEG, TIFF) of `header_bytes`."""
 
-    make: Literal["values", "units", "picture", "opened"]
+    make: Literal["values", "units", "picture", "opened", "htj2k"]
     header_bytes: int
     pieces: list[Piece] = []
     indices: list[int] = []
@@ -177,6 +177,9 @@ def _make(task: Task, source: int) -> bytes | NDArray[Any]:
         dataset, index = next(_frames(task, source))
         values = decode_frame(dataset, index)
         return picture_of(dataset, values, task.presentation)
+    if task.make == "htj2k":
+        dataset, index = next(_frames(task, source))
+        return encode_htj2k(decode_frame(dataset, index))
     decoded: list[NDArray[Any]] = []
     for dataset, index in _frames(task, source):
         values = decode_frame(dataset, index)

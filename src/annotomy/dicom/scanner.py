@@ -58,6 +58,7 @@ _CHARACTER_SETS = re.compile(rb"[ -~]{0,1024}\0?")
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _VRS = {vr: vr.decode() for vr in _LONG_VRS | _SHORT_VRS}
+_VRS_OF_SHORT = {vr: vr.decode() for vr in _SHORT_VRS}
 _SEQUENCE_TAGS = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
 _SMALLEST_LEVEL_BYTES = 16
 """An element header and an item header: a value shorter than this many bytes for each level left cannot nest too deeply."""
@@ -127,6 +128,23 @@ def scan(data: Buffer, wanted: Collection[int]) -> Scan:
     if found.header_end > MAX_HEADER_BYTES:
         raise ScanError(f"The header is larger than {MAX_HEADER_BYTES} bytes.")
     return found
+
+
+Span = tuple[int, str | None, int, int, int]
+"""Tag, VR (None where the file does not say it), and where the element, its value and what follows begin."""
+
+
+def header_spans(data: Buffer) -> list[Span]:
+    """The elements of a data set up to its pixel data, sequences as one each, in the order of the file.
+
+    For headers that were kept. Raises ScanError, also for what is deflated or big endian.
+    """
+    syntax, meta_end = _file_meta(data)
+    if syntax in (DEFLATED, EXPLICIT_BIG):
+        raise ScanError("The header is not in little endian as it lies.")
+    implicit = len(data) - meta_end < 6 or not _is_vr(data[meta_end + 4 : meta_end + 6])
+    found = Scan(data, syntax, implicit, True, False, meta_end, len(data), None)
+    return _Walk(found, frozenset()).spans()
 
 
 def inflate(packed: bytes) -> bytes:
@@ -240,6 +258,28 @@ class _Walk:
             count += 1
         self.count = count
         return at
+
+    def spans(self) -> list[Span]:
+        data, explicit, short, implicit = self.data, self._explicit, _VRS_OF_SHORT, self.found.implicit
+        at, size = self.found.meta_end, len(data)
+        found: list[Span] = []
+        while at < size:
+            if not implicit and at + 8 <= size:
+                group, number, code, length = explicit(data, at)
+                vr, end = short.get(code), at + 8 + length
+                if vr is not None and group < 0x7FE0 and end <= size:
+                    found.append((group << 16 | number, vr, at, at + 8, end))
+                    at = end
+                    continue
+            tag, vr, length, value_at = self._element(at, size, implicit)
+            if tag in PIXEL_TAGS:
+                break
+            if tag >> 16 == 0xFFFE:
+                raise ScanError("An item or delimiter stands outside of a sequence.")
+            end = self._end_of_value(tag, vr, length, value_at, size, implicit, 0)
+            found.append((tag, vr, at, value_at, end))
+            at = end
+        return found
 
     def _element(self, at: int, end: int, implicit: bool) -> tuple[int, str | None, int, int]:
         """(tag, VR, length, where the value begins) of the element at `at`, whose header lies before `end`."""

@@ -22,7 +22,7 @@ from annotomy.dicom.unreadable import UNREADABLE
 SEG_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 HALF = 0.5
 """A voxel of a FRACTIONAL segment belongs to it from this share of the maximum on."""
-_UNKNOWN: Coded = ("85756007", "SCT", "Tissue")
+UNKNOWN_KIND: Coded = ("85756007", "SCT", "Tissue")
 _NO_COLOR = "#3cb44b"
 
 
@@ -145,14 +145,14 @@ def _segment(item: Dataset) -> SegSegmentRead:
     return SegSegmentRead(
         number=number,
         label=str(item.get("SegmentLabel", "") or f"Segment {number}"),
-        code=_coded(item.get("SegmentedPropertyTypeCodeSequence")) or _UNKNOWN,
-        category=_coded(item.get("SegmentedPropertyCategoryCodeSequence")) or ANATOMICAL_STRUCTURE,
+        code=coded_of(item.get("SegmentedPropertyTypeCodeSequence")) or UNKNOWN_KIND,
+        category=coded_of(item.get("SegmentedPropertyCategoryCodeSequence")) or ANATOMICAL_STRUCTURE,
         color=_color(item.get("RecommendedDisplayCIELabValue")),
         algorithm=(name or "unknown", version or "unknown") if automatic else None,
     )
 
 
-def _coded(items: Any) -> Coded | None:
+def coded_of(items: Any) -> Coded | None:
     """Long codes are in attributes of their own (PS3.3 8.1)."""
     if not items:
         return None

@@ -48,13 +48,13 @@ def choose(request: Request[Any, Any, Any], offered: Sequence[str]) -> Chosen:
     """The form for a resource offered as these media types, the first of them by default. Raises NotAcceptable."""
     for wanted in accepted(request):
         for media_type in offered:
-            if _covers(wanted.type, media_type):
+            if covers(wanted.type, media_type):
                 explicit = wanted.multipart or wanted.type != "*/*"
                 return Chosen(media_type, wanted.multipart if explicit else None)
     raise NotAcceptable(f"It is offered as {', '.join(offered)}, alone or in multipart/related.")
 
 
-def _covers(wanted: str, media_type: str) -> bool:
+def covers(wanted: str, media_type: str) -> bool:
     return wanted in ("*/*", media_type) or (wanted.endswith("/*") and media_type.startswith(wanted[:-1]))
 
 

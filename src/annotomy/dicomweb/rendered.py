@@ -21,6 +21,7 @@ from annotomy.dicom.rendering import MAX_VIEWPORT, MEDIA_TYPES, Presentation, Vi
 from annotomy.dicomweb.accept import NotAcceptable, choose
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.errors import BadRequest, NotFound, Problem, Unavailable
+from annotomy.http.content_cache import ContentCache, content_key, entity_tag, is_current
 from annotomy.http.openapi import per_level
 from annotomy.services import Services
 
@@ -29,6 +30,9 @@ PRIVATE_DAY = {"Cache-Control": "private, max-age=86400"}
 THUMBNAIL_SIDE = 160
 MAX_PICTURES = 10_000
 """Pictures of one answer: a study of more is asked for by series."""
+CACHE_BYTES = 24 << 20
+"""Of each process: the thumbnails of some thousand series, or a hundred pictures of 512 x 512."""
+_pictures = ContentCache(CACHE_BYTES)
 _STUDY = "/dicom-web/studies/{study_instance_uid:str}"
 _SERIES = _STUDY + "/series/{series_instance_uid:str}"
 _INSTANCE = _SERIES + "/instances/{sop_instance_uid:str}"
@@ -81,9 +85,9 @@ async def rendered(
             )
     if "sop_instance_uid" not in request.path_params:  # all that a study or series shows is a way to take it along
         await admit_download(services, actor, [shown[0][0].study_instance_uid])
-    first = await picture(services, actor, *shown[0], presentation)
     if len(shown) == 1 and not chosen.multipart:
-        return Response(first, media_type=chosen.media_type, headers=PRIVATE_DAY)
+        return await _alone(request, services, actor, *shown[0], presentation)
+    first = await picture(services, actor, *shown[0], presentation)
     return _message(services, actor, shown, first, presentation)
 
 
@@ -110,19 +114,44 @@ async def thumbnail(
     number = (middle.number_of_frames + 1) // 2
     if "frame_list" in request.path_params:
         [number, *_] = frame_numbers(str(request.path_params["frame_list"]), middle.number_of_frames)
-    body = await picture(services, actor, middle, number, presentation)
-    return Response(body, media_type=chosen.media_type, headers=PRIVATE_DAY)
+    return await _alone(request, services, actor, middle, number, presentation)
+
+
+async def _alone(
+    request: Request[Any, Any, Any],
+    services: Services,
+    actor: Actor,
+    located: InstanceLocation,
+    frame_number: int,
+    presentation: Presentation,
+) -> Response[bytes]:
+    """One picture; who has it is told that it is the same."""
+    told = PRIVATE_DAY | {"ETag": entity_tag(_picture_key(located, frame_number, presentation))}
+    if is_current(request.headers.get("if-none-match"), told["ETag"]):
+        return Response(b"", status_code=304, headers=told)
+    body = await picture(services, actor, located, frame_number, presentation)
+    return Response(body, media_type=presentation.media_type, headers=told)
 
 
 async def picture(
     services: Services, actor: Actor, located: InstanceLocation, frame_number: int, presentation: Presentation
 ) -> bytes:
-    """Raises NotRendered."""
+    """Of an instance that the actor was found to see. Raises NotRendered."""
+    key = _picture_key(located, frame_number, presentation)
+    known = _pictures.get(key)
+    if known is not None:
+        return known
     [source] = await frame_sources(services, actor, [located])
     try:
-        return await render(services, source, frame_number - 1, presentation)
+        made = await render(services, source, frame_number - 1, presentation)
     except PixelError as error:
         raise NotRendered(str(error)) from error
+    _pictures.put(key, made)
+    return made
+
+
+def _picture_key(located: InstanceLocation, frame_number: int, presentation: Presentation) -> str:
+    return content_key("picture", located.blob_address, frame_number, presentation)
 
 
 async def _shown(request: Request[Any, Any, Any], actor: Actor, services: Services) -> list[Shown]:

@@ -88,7 +88,7 @@ async def _store(
             incoming = files_of(parts, apart)
         elif kind != "application/dicom":
             raise Unsupported("STOW-RS takes application/dicom, application/dicom+json and application/dicom+xml.")
-        outcomes = await store_instances(services, actor, project_id, incoming) + apart
+        outcomes = await store_instances(services, actor, project_id, incoming, taking=True) + apart
     except MultipartError as error:
         raise BadRequest(str(error)) from error
     refused = [outcome for outcome in outcomes if outcome.state == "refused"]

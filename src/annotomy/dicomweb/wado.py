@@ -1,20 +1,18 @@
-"""WADO-RS (PS3.18 10.4): metadata, instances, frames. Pictures: `rendered.py`."""
+"""WADO-RS (PS3.18 10.4): instances and frames. Attributes: `metadata.py`; pictures: `rendered.py`."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from annotomy.actor import Actor
-from annotomy.archive.decode import decode_frames
+from annotomy.archive.decode import decode_frames, transcode_frame
 from annotomy.archive.downloads import admit_download
 from annotomy.archive.retrieve import (
     FrameSource,
@@ -24,10 +22,9 @@ from annotomy.archive.retrieve import (
     locate_frames,
     read_header,
 )
-from annotomy.dicom.attributes import plain_json, whole_json_of
 from annotomy.dicom.multipart import message_end, part_head
 from annotomy.dicom.pixels import PixelError
-from annotomy.dicomweb.bulkdata import bulk_path
+from annotomy.dicomweb.accept import NotAcceptable, accepted, covers
 from annotomy.dicomweb.frame_list import frame_numbers
 from annotomy.dicomweb.rendered import PRIVATE_DAY, NotRendered
 from annotomy.errors import Unavailable
@@ -35,39 +32,20 @@ from annotomy.http.openapi import per_level
 from annotomy.identity.credentials import require_fresh
 from annotomy.services import Services
 
-DICOM_JSON = "application/dicom+json"
-MULTIPART = "multipart/related"
-BULK_THRESHOLD_BYTES = 1024
-"""Larger binary values are told by BulkDataURI; lookup tables stay inline, since viewers need them (PS3.18 F.2.7)."""
+MULTIPART, OCTETS, HTJ2K_TYPE = "multipart/related", "application/octet-stream", "image/jphc"
+AHEAD_BYTES = 2 << 20
+"""An instance up to this is read whole, and the one after it meanwhile; larger ones stream."""
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+HTJ2K_SYNTAXES = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
+"""What frames are transcoded to: lossless. Lossy HTJ2K (.203) goes out only as it is stored."""
 
 
 _VIEWS = {
     "permission": "study.read",
     "shared": "study.read",
     "audit": "study.viewed",
-    "problems": [NotRendered, Unavailable],
+    "problems": [NotRendered, NotAcceptable, Unavailable],
 }
-
-
-@get(
-    [
-        "/dicom-web/studies/{study_instance_uid:str}/metadata",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/metadata",
-        "/dicom-web/studies/{study_instance_uid:str}/series/{series_instance_uid:str}/instances/{sop_instance_uid:str}/metadata",
-    ],
-    operation_id=per_level("RetrieveMetadata"),
-    opt={"permission": "study.read", "shared": "study.read", "audit": "study.read", "gives": [DICOM_JSON]},
-    tags=["dicomweb"],
-)
-async def metadata(
-    request: Request[Any, Any, Any], actor: NamedDependency[Actor], services: NamedDependency[Services]
-) -> Response[bytes]:
-    """The attributes of every instance, without pixels."""
-    async with services.db.read(actor) as tx:
-        located = await locate(tx, **request.path_params)
-        kept = await headers(tx, located)
-    body = await asyncio.to_thread(_metadata_json, located, kept)
-    return Response(body, media_type=DICOM_JSON, headers={"Cache-Control": "no-store"})
 
 
 @get(
@@ -99,19 +77,36 @@ async def instances(
         await admit_download(services, actor, [located[0].study_instance_uid])
     boundary = secrets.token_hex(16)
 
-    async def message() -> AsyncIterator[bytes]:
+    return Stream(
+        _message(services, located, boundary),
+        media_type=f'multipart/related; type="application/dicom"; boundary={boundary}',
+        headers=PRIVATE_DAY,
+    )
+
+
+async def _message(services: Services, located: list[InstanceLocation], boundary: str) -> AsyncIterator[bytes]:
+    """Every instance as a part. While one goes out the next is read, where they are small."""
+    ahead: asyncio.Task[bytes] | None = None
+    try:
         for number, at in enumerate(located):
             kind = f"application/dicom; transfer-syntax={at.transfer_syntax_uid}"
-            yield part_head(
-                boundary, [("Content-Type", kind), ("Content-Length", str(at.blob_size))], first=number == 0
-            )
-            async for piece in services.blobs.stream(at.blob_address):
-                yield piece
+            told = [("Content-Type", kind), ("Content-Length", str(at.blob_size))]
+            head = part_head(boundary, told, first=number == 0)
+            if at.blob_size > AHEAD_BYTES:
+                yield head
+                async for piece in services.blobs.stream(at.blob_address):
+                    yield piece
+                continue
+            body = await (ahead or services.blobs.read(at.blob_address))
+            following = located[number + 1] if number + 1 < len(located) else None
+            ahead = None
+            if following is not None and following.blob_size <= AHEAD_BYTES:
+                ahead = asyncio.create_task(services.blobs.read(following.blob_address))
+            yield head + body
         yield message_end(boundary)
-
-    return Stream(
-        message, media_type=f'multipart/related; type="application/dicom"; boundary={boundary}', headers=PRIVATE_DAY
-    )
+    finally:
+        if ahead is not None:
+            ahead.cancel()
 
 
 @get(
@@ -127,11 +122,18 @@ async def frames(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
 ) -> Response[bytes]:
-    """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream."""
+    """Frames as stored, as multipart/related; a single frame alone when asked for as application/octet-stream.
+
+    A transfer syntax that is named instead of the one of the store: HTJ2K, or Explicit VR Little Endian.
+    """
     async with services.db.read(actor) as tx:
         located, ranges = await locate_frames(tx, **_instance(request))
     numbers = frame_numbers(frame_list, located.number_of_frames)
-    bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
+    wanted = _wanted_syntax(request, located.transfer_syntax_uid)
+    if wanted is None:
+        bodies, syntax = await _frame_bodies(services, actor, located, ranges, numbers)
+    else:
+        bodies, syntax = await _frames_transcoded(services, actor, located, ranges, numbers, wanted), wanted
     kind = _frame_media_type(syntax)
     accept = request.headers.get("accept", "")
     if len(bodies) == 1 and "multipart" not in accept and "application/octet-stream" in accept:
@@ -175,6 +177,49 @@ async def _frame_bodies(
     return [await services.blobs.read(located.blob_address, *ranges[n - 1]) for n in numbers], "1.2.840.10008.1.2.1"
 
 
+def _wanted_syntax(request: Request[Any, Any, Any], stored: str) -> str | None:
+    """The transfer syntax to transcode to; None for as stored. Raises NotAcceptable.
+
+    The media type alone says HTJ2K (image/jphc); uncompressed bytes are named by their transfer syntax, since viewers say
+    application/octet-stream for whatever there is.
+    """
+    as_stored = stored if UID(stored).is_compressed else EXPLICIT_LITTLE
+    for one in accepted(request):
+        syntax = one.transfer_syntax
+        if syntax == as_stored or (syntax == "*" and covers(one.type, _frame_media_type(as_stored))):
+            return None
+        if one.type in (HTJ2K_TYPE, "*/*", "image/*") and (
+            syntax in HTJ2K_SYNTAXES or (syntax, one.type) == ("*", HTJ2K_TYPE)
+        ):
+            return HTJ2K_SYNTAXES[0] if syntax == "*" else syntax
+        if one.type in (OCTETS, "*/*") and syntax == EXPLICIT_LITTLE:
+            return EXPLICIT_LITTLE
+        if syntax == "*":  # what was sent before there was a choice: another type than that of the store's
+            return None
+    raise NotAcceptable(
+        f"Frames go out as stored ({as_stored}), as HTJ2K ({', '.join(HTJ2K_SYNTAXES)}) or as {EXPLICIT_LITTLE}."
+    )
+
+
+async def _frames_transcoded(
+    services: Services,
+    actor: Actor,
+    located: InstanceLocation,
+    ranges: list[tuple[int, int]],
+    numbers: list[int],
+    syntax: str,
+) -> list[bytes]:
+    async with services.db.read(actor) as tx:
+        [kept] = await headers(tx, [located])
+    source = FrameSource(located, kept, ranges)
+    if syntax == EXPLICIT_LITTLE:
+        return (await _frames_made_plain(services, source, numbers))[0]
+    try:
+        return [await transcode_frame(services, source, n - 1) for n in numbers]
+    except PixelError as error:
+        raise NotRendered(str(error)) from error
+
+
 _plain_blobs: set[str] = set()
 """Addresses of files whose native frames go out as they lie, so that a header is read once and not for each frame.
 
@@ -203,34 +248,6 @@ def _without_item_headers(frame: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _metadata_json(located: list[InstanceLocation], kept: list[bytes]) -> bytes:
-    items = [_attributes(at, read_header(header)) for at, header in zip(located, kept, strict=True)]
-    return msgspec.json.encode(items, enc_hook=plain_json)
-
-
-def _attributes(at: InstanceLocation, header: Dataset) -> dict[str, Any]:
-    base = f"/dicom-web/studies/{at.study_instance_uid}/series/{at.series_instance_uid}/instances/{at.sop_instance_uid}"
-
-    def told_by_uri(element: Any) -> str:
-        return f"{base}/bulkdata/{bulk_path(header, element)}"
-
-    json = whole_json_of(header, BULK_THRESHOLD_BYTES, told_by_uri)
-    for name in [name for name in json if name.startswith("0028") and "BulkDataURI" in json[name]]:
-        json[name] = header[int(name, 16)].to_json_dict(None, 1 << 30)
-    if (
-        str(header.get("PhotometricInterpretation", "")) == "YBR_FULL_422"
-        and not UID(at.transfer_syntax_uid).is_compressed
-    ):
-        json["00280004"] = {"vr": "CS", "Value": ["RGB"]}
-    if not UID(at.transfer_syntax_uid).is_compressed:
-        json["00083002"] = {"vr": "UI", "Value": ["1.2.840.10008.1.2.1"]}
-    else:
-        json["00083002"] = {"vr": "UI", "Value": [at.transfer_syntax_uid]}
-    if at.number_of_frames:
-        json["7FE00010"] = {"vr": "OW", "BulkDataURI": f"{base}/frames"}
-    return json
-
-
 def _frame_media_type(syntax: str) -> str:
     """PS3.18 Table 8.7.3-5."""
     if not UID(syntax).is_compressed:
@@ -246,4 +263,4 @@ def _frame_media_type(syntax: str) -> str:
     }.get(syntax, "image/jpeg")
 
 
-handlers = [metadata, instances, frames]
+handlers = [instances, frames]

@@ -178,7 +178,7 @@ async def verify(services: Services, actor: Actor, job: ReportCommitment) -> tup
     uids = [sop_instance_uid for _, sop_instance_uid in job.references]
     try:
         async with services.db.read(actor) as tx:
-            known = {at.sop_instance_uid: at for at in await locate(tx, sop_instance_uid=uids)}
+            known = {at.sop_instance_uid: at for at in reversed(await locate(tx, sop_instance_uid=uids))}
     except NotFound:
         known = {}
     kept, failed = list[Dataset](), list[Dataset]()

@@ -9,7 +9,8 @@ from typing import Any
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from annotomy.archive.query import MATCHABLE, Level, Query, query, query_patients
+from annotomy.archive.order import Position
+from annotomy.archive.query import MATCHABLE, Level, Query, QueryResult, query, query_patients
 from annotomy.dimse.audited import note_query
 from annotomy.dimse.command import response_to
 from annotomy.dimse.dialogue import Dialogue, Message
@@ -43,8 +44,10 @@ async def find(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
     pending = Status.PENDING_UNSUPPORTED_KEYS if unmatched else Status.PENDING
     our_title = services.settings.dimse.ae_title
     offset, final = 0, Status.SUCCESS
+    after: Position | None = None
     while True:
-        rows = await _page(services, peer, identifier, offset)
+        found = await _page(services, peer, identifier, offset, after)
+        rows, after = found.rows, found.next
         answers = await asyncio.to_thread(_encode, rows, identifier, our_title, message.context.transfer_syntax)
         for answer in answers:
             if message.cancelled:
@@ -54,7 +57,7 @@ async def find(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
         if message.cancelled:
             final = Status.CANCEL
             break
-        if len(rows) < PAGE_ROWS:
+        if len(rows) < PAGE_ROWS or (after is None and identifier.level != "PATIENT"):
             break
         if offset >= MAX_ANSWERS:  # the status says that this is not all
             final = Status.OUT_OF_RESOURCES
@@ -62,14 +65,13 @@ async def find(dialogue: Dialogue, services: Services, peer: Peer, message: Mess
     await dialogue.send(message.context.id, response_to(message.command, final))
 
 
-async def _page(services: Services, peer: Peer, identifier: Identifier, offset: int) -> list[dict[str, Any]]:
+async def _page(
+    services: Services, peer: Peer, identifier: Identifier, offset: int, after: Position | None
+) -> QueryResult:
     async with services.db.read(peer.actor) as tx:
         if identifier.level == "PATIENT":
-            found = await query_patients(tx, identifier.keys, limit=PAGE_ROWS, offset=offset)
-        else:
-            asked = Query(_LEVELS[identifier.level], identifier.keys, limit=PAGE_ROWS, offset=offset)
-            found = await query(tx, asked)
-    return found.rows
+            return await query_patients(tx, identifier.keys, limit=PAGE_ROWS, offset=offset)
+        return await query(tx, Query(_LEVELS[identifier.level], identifier.keys, limit=PAGE_ROWS, after=after))
 
 
 def _encode(rows: list[dict[str, Any]], identifier: Identifier, our_title: str, syntax: str) -> list[bytes]:

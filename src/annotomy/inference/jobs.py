@@ -24,7 +24,8 @@ from annotomy.inference.predict import RunPrediction, card_of, prediction_event,
 from annotomy.jobs.handlers import Cancelled, HandlerSpec, JobContext
 from annotomy.ports import ModelCard, ModelOutput, ModelRefusal, ModelRunner, Volume
 from annotomy.projects.access import Permission, require
-from annotomy.segmentations.service import NewSegment, NewSegmentation, create_segmentation
+from annotomy.segmentations.segment import NewSegment
+from annotomy.segmentations.service import NewSegmentation, create_segmentation
 from annotomy.services import Services
 
 WATCH_S = 0.5

@@ -16,7 +16,7 @@ from annotomy.inference.errors import UnknownModel
 from annotomy.inference.schemas import MAX_BATCH, BatchItem, NewBatch, NewPrediction, Prediction
 from annotomy.jobs.queue import Job, cancel_job, enqueue
 from annotomy.ports import ModelCard, ModelRunner
-from annotomy.projects.access import Permission, require, visible_series, visible_work
+from annotomy.projects.access import Permission, require, visible_series, visible_target, visible_work
 from annotomy.workitems.service import create_of_prediction
 
 
@@ -35,8 +35,7 @@ _SELECT = (
     " p.asked_by, p.created_at, j.started_at, j.finished_at"
     " from predictions p join jobs j on j.id = p.job_id left join segmentations s on s.id = p.segmentation_id"
     # Who reads a prediction sees its series in its project, and the work that came of it; what is not visible is not there.
-    f" where exists (select from series se where se.series_instance_uid = p.series_instance_uid"
-    f" and {visible_series('se', project='p.project_id')})"
+    f" where {visible_target('p')}"
     f" and {visible_work('segmentation', 'p.project_id', 'p.asked_by')}"
 )
 
@@ -120,28 +119,31 @@ async def cancel_prediction(tx: WriteTx, prediction_id: UUID) -> Prediction:
     return await get_prediction(tx, prediction_id)
 
 
-async def require_series(tx: ReadTx, project_id: UUID, series_instance_uid: str) -> None:
-    """Raises NotFound unless the project holds the series and the actor sees it there."""
-    seen = await tx.fetchval(
-        f"select 1 from series se where se.series_instance_uid = $1 and {visible_series('se', project='$2')}",
+async def require_series(tx: ReadTx, project_id: UUID, series_instance_uid: str) -> int:
+    """The key of its study. Raises NotFound unless the project holds the series and the actor sees it there."""
+    study_id: int | None = await tx.fetchval(
+        f"select se.study_id from series se where se.series_instance_uid = $1 and {visible_series('se', project='$2')}"
+        " order by se.id limit 1",
         series_instance_uid, project_id,
     )  # fmt: skip
-    if seen is None:
+    if study_id is None:
         raise NotFound("There is no such series in this project.")
+    return study_id
 
 
 async def _enqueue(tx: WriteTx, card: ModelCard, project_id: UUID, series_instance_uid: str) -> UUID:
-    prediction_id = new_id()
+    prediction_id, study_id = new_id(), await require_series(tx, project_id, series_instance_uid)
     job_id = await enqueue(tx, RunPrediction(prediction_id=prediction_id), project_id=project_id)
     await tx.execute(
-        "insert into predictions (id, model, model_version, project_id, series_instance_uid, job_id, asked_by)"
-        " values ($1, $2, $3, $4, $5, $6, $7)",
-        prediction_id, card.name, card.version, project_id, series_instance_uid, job_id, tx.actor.user_id,
+        "insert into predictions (id, model, model_version, project_id, series_instance_uid, job_id, asked_by, study_id)"
+        " values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        prediction_id, card.name, card.version, project_id, series_instance_uid, job_id, tx.actor.user_id, study_id,
     )  # fmt: skip
     await create_of_prediction(
         tx,
         prediction_id=prediction_id,
         project_id=project_id,
+        study_id=study_id,
         series_instance_uid=series_instance_uid,
         model=card.name,
         version=card.version,

@@ -89,13 +89,13 @@ class AuditQueue:
 
     async def _write_once(self, batch: list[_Waiting]) -> None:
         async with self._db.write(SYSTEM) as tx:
-            studies = sorted({one.study_instance_uid for one in batch if one.study_instance_uid is not None})
-            patients = await pseudonyms(tx, self._key, studies) if studies else {}
+            subjects = [(one.study_instance_uid, one.record.project_id) for one in batch]
+            patients = await pseudonyms(tx, self._key, subjects)
             await write_records(
                 tx,
                 [
-                    msgspec.structs.replace(one.record, patient=patients.get(one.study_instance_uid or "", ""))
-                    for one in batch
+                    msgspec.structs.replace(one.record, patient=patients.get(subject, ""))
+                    for one, subject in zip(batch, subjects, strict=True)
                 ],
             )
 

@@ -5,18 +5,23 @@ as well. docs/explanation/access.md says what the words mean.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from dataclasses import dataclass
 from uuid import UUID
 
 from annotomy.actor import Actor
-from annotomy.db.engine import ReadTx, restricted
+from annotomy.db.engine import ReadTx, WriteTx, restricted
 from annotomy.errors import Forbidden, NotFound
 from annotomy.projects.roles import PERMISSION_NAMES, ROLES, SCOPE_NAMES, Permission, holds, in_scope
 
 __all__ = [
     "ROLES",
     "SCOPE_NAMES",
+    "Holding",
+    "OrderKey",
     "Permission",
+    "first_instance",
+    "first_series",
+    "first_study",
     "held_in",
     "key_reaches",
     "require",
@@ -24,18 +29,21 @@ __all__ = [
     "require_declared",
     "require_global",
     "require_holding",
+    "require_holdings",
     "require_member",
     "require_own_or_all",
     "require_scope",
     "require_study",
-    "sees_study",
-    "sight_of_study",
+    "sees_few",
+    "sees_whole_study",
+    "study_to_grow",
     "takeable_instances",
     "visible_instances",
     "visible_page",
     "visible_series",
     "visible_studies",
     "visible_target",
+    "visible_walk",
     "visible_work",
 ]  # fmt: skip
 
@@ -182,6 +190,33 @@ def visible_instances(instance: str, *, project: str | None = None) -> str:
     )
 
 
+# A UID may be kept in several holdings (docs/decisions/0010); to who sees several it is one study. Lists show it where it was
+# kept first of what is seen: each alias is a table's. Subqueries for one row each: they are asked of repeated studies alone.
+
+
+def first_study(study: str, *, project: str | None = None) -> str:
+    return (
+        f"(not {study}.repeated or {study}.id = (select min(fst.id) from studies fst"
+        f" where fst.study_instance_uid = {study}.study_instance_uid and {visible_studies('fst.id', project=project)}))"
+    )
+
+
+def first_series(study: str, series: str) -> str:
+    return (
+        f"(not {study}.repeated or {series}.id = (select min(fse.id) from series fse join studies fst on fst.id = fse.study_id"
+        f" where fse.series_instance_uid = {series}.series_instance_uid"
+        f" and fst.study_instance_uid = {study}.study_instance_uid and {visible_series('fse')}))"
+    )
+
+
+def first_instance(study: str, instance: str) -> str:
+    return (
+        f"(not {study}.repeated or {instance}.id = (select min(fi.id) from instances fi join studies fst on fst.id = fi.study_id"
+        f" where fi.sop_instance_uid = {instance}.sop_instance_uid"
+        f" and fst.study_instance_uid = {study}.study_instance_uid and {visible_instances('fi')}))"
+    )
+
+
 def takeable_instances(instance: str, project: str) -> str:
     """Instances that the actor may bring into a project: seen there already, or where their role brings studies elsewhere."""
     return (
@@ -192,19 +227,20 @@ def takeable_instances(instance: str, project: str) -> str:
 
 
 def visible_target(alias: str) -> str:
-    """Rows that hang on DICOM objects by `project_id`, `study_instance_uid` and, where they name one, `series_instance_uid`.
+    """Rows that hang on DICOM objects by `project_id`, `study_id` and, where they name one, `series_instance_uid`.
 
-    True where the actor sees the study, and the series if one is named, through the row's own project.
+    True where the actor sees that holding of the study, and the series if one is named, through the row's own project. Not by
+    the study's UID: whoever stores something under it would come to see what hangs on what others keep.
     """
     return (
-        f"exists (select from studies vst where vst.study_instance_uid = {alias}.study_instance_uid and"
-        f" ({alias}.series_instance_uid is null and {visible_studies('vst.id', project=f'{alias}.project_id')}"
-        f" or exists (select from series vse where vse.study_id = vst.id"
-        f" and vse.series_instance_uid = {alias}.series_instance_uid"
-        f" and {visible_series('vse', project=f'{alias}.project_id')})))"
+        f"exists (select from visibility v where v.study_id = {alias}.study_id and v.project_id = {alias}.project_id"
+        f" and (v.series_id is null or {alias}.series_instance_uid is null or exists (select from series vse"
+        f" where vse.id = v.series_id and vse.series_instance_uid = {alias}.series_instance_uid)))"
     )
 
 
+OrderKey = tuple[str, str]
+"""An SQL expression, and `asc` or `desc`, perhaps with `nulls last`."""
 _ITEMS = (
     "project_items pi join studies st on st.id = pi.study_id and st.study_at = pi.study_at",
     " join series se on se.study_id = st.id and (pi.series_id is null or se.id = pi.series_id)",
@@ -213,29 +249,64 @@ _ITEMS = (
 
 
 def visible_page(
-    depth: int, columns: str, conditions: Sequence[str], order: Sequence[str], *, limit: int, offset: int
+    depth: int, columns: str, conditions: Sequence[str], order: Sequence[OrderKey], *, limit: int, offset: int
 ) -> str:
     """A page of what the actor sees, as a statement: the items of each of their audiences are walked in their order and the
     walk ends with the page, however much there is and whatever the planner believes that somebody sees.
 
     `depth` 0 has studies st, 1 also series se, 2 also instances i; `order` begins with the study's `study_at` and `id`, both
-    descending. The other predicates are for what a condition has narrowed to little.
+    the same way. With another order everything that the actor sees is sorted: see `sees_few`. The other predicates are for
+    what a condition has narrowed to little.
     """
-    keys = [one.partition(" ") for one in order]
     # The items are those of a link's maker; the view alone knows what the link names of them.
     named = (visible_studies("st.id"), visible_series("se"), visible_instances("i"))[depth]
     shared = f"({_NOT_SHARED} or {named})"
     inner = (
-        f"select distinct on ({', '.join(key for key, _, _ in keys)})"
-        f" {', '.join(f'{key} as o{n}' for n, (key, _, _) in enumerate(keys))}, {columns},"
+        f"select distinct on ({', '.join(key for key, _ in order)})"
+        f" {', '.join(f'{key} as o{n}' for n, (key, _) in enumerate(order))}, {columns},"
         f" (pi.series_id is null and {_NOT_SHARED}) as whole from {''.join(_ITEMS[: depth + 1])}"
         f" where {' and '.join(('pi.project_id = a.project_id', 'pi.audience_id = a.audience_id', shared, *conditions))}"
-        f" order by {', '.join(order)} limit {limit + offset}"
+        f" order by {', '.join(f'{key} {way}' for key, way in order)} limit {limit + offset}"
     )
     return (
-        f"select distinct on ({', '.join(f'v.o{n}' for n in range(len(keys)))}) v.* from actor_audiences a"
+        f"select distinct on ({', '.join(f'v.o{n}' for n in range(len(order)))}) v.* from actor_audiences a"
         f" cross join lateral ({inner}) v"
-        f" order by {', '.join(f'v.o{n} {way}' for n, (_, _, way) in enumerate(keys))} limit {limit} offset {offset}"
+        f" order by {', '.join(f'v.o{n} {way}' for n, (_, way) in enumerate(order))} limit {limit} offset {offset}"
+    )
+
+
+FEW_VISIBLE = 5000
+"""Items up to which all that somebody sees is sorted for a page, some 20 ms. Who sees more finds the rows of a page in as many
+steps of an index of all studies: about the same again, in an archive of a quarter of a million studies."""
+
+
+async def sees_few(tx: ReadTx) -> bool:
+    """Whether `visible_page` in any order costs little; else `visible_walk` does."""
+    return await tx.fetchval(_COUNT_VISIBLE) <= FEW_VISIBLE
+
+
+_COUNT_VISIBLE = f"select count(*) from (select from visibility v limit {FEW_VISIBLE + 1}) seen"
+
+
+def visible_walk(
+    depth: int, columns: str, conditions: Sequence[str], order: Sequence[OrderKey], *, limit: int, offset: int
+) -> str:
+    """As `visible_page`, in the order of an index of the studies: it is walked, and each row asked whether the actor sees it.
+
+    For who sees much of the archive.
+    """
+    source = ("studies st", " join series se on se.study_id = st.id", " join instances i on i.series_id = se.id")
+    below = (
+        "",
+        " and (v.series_id is null or v.series_id = se.id)",
+        " and (v.series_id is null or v.series_id = i.series_id) and (v.instance_id is null or v.instance_id = i.id)",
+    )[depth]
+    # The limit keeps it a question for each row: a join would begin with gathering all that the actor sees.
+    seen = f"cross join lateral (select v.series_id is null as whole from visibility v where v.study_id = st.id{below} limit 1) seen"
+    return (
+        f"select {', '.join(f'{key} as o{n}' for n, (key, _) in enumerate(order))}, {columns}, seen.whole"
+        f" from {''.join(source[: depth + 1])} {seen} where {' and '.join(('true', *conditions))}"
+        f" order by {', '.join(f'{key} {way}' for key, way in order)} limit {limit} offset {offset}"
     )
 
 
@@ -267,39 +338,68 @@ async def require_study(
     series_instance_uid: str | None = None,
     sop_instance_uid: str | None = None,
 ) -> int:
-    """The study's key, when the actor sees it through this project - and the series and the instance, where named.
+    """The study's key, when the actor sees it through this project - and the series and the instance, where named. Of several
+    holdings it is the first.
 
     Raises NotFound otherwise.
     """
     del actor  # the transaction's own
-    study_id: int | None = await tx.fetchval(
+    named = {"series_instance_uid": series_instance_uid, "sop_instance_uid": sop_instance_uid}
+    return (await require_holdings(tx, project_id, study_instance_uid, **named))[0]
+
+
+async def require_holdings(
+    tx: ReadTx,
+    project_id: UUID,
+    study_instance_uid: str,
+    *,
+    series_instance_uid: str | None = None,
+    sop_instance_uid: str | None = None,
+) -> list[int]:
+    """As `require_study`, of all holdings with what is named, the first one first."""
+    rows = await tx.fetch(
         f"select st.id from studies st where st.study_instance_uid = $1 and {visible_studies('st.id', project='$2')}"
         " and ($3::text is null or exists (select from series se where se.study_id = st.id and se.series_instance_uid = $3"
         f" and {visible_series('se', project='$2')}))"
         " and ($4::text is null or exists (select from instances i join series se on se.id = i.series_id"
         " where i.study_id = st.id and i.sop_instance_uid = $4 and ($3::text is null or se.series_instance_uid = $3)"
-        f" and {visible_instances('i', project='$2')}))",
+        f" and {visible_instances('i', project='$2')})) order by st.id",
         study_instance_uid, project_id, series_instance_uid, sop_instance_uid,
     )  # fmt: skip
-    if study_id is None:
+    if not rows:
         raise NotFound("There is no such study in this project.")
-    return study_id
+    return [row["id"] for row in rows]
 
 
-async def sees_study(tx: ReadTx, actor: Actor, study_id: int) -> bool:
-    """For the store operation alone, which writes with row-level security open: may this study grow by the actor's hand?"""
-    return await sight_of_study(tx, actor, study_id) != "none"
+@dataclass(frozen=True, slots=True)
+class Holding:
+    id: int
+    sole_sender: UUID | None
+    """Who stored all that is in it; None once others did."""
 
 
-async def sight_of_study(tx: ReadTx, actor: Actor, study_id: int) -> Literal["none", "part", "whole"]:
-    """For the store operation alone. Who sees a study in part, or may not take it elsewhere, gains nothing by adding to it.
+async def study_to_grow(tx: WriteTx, actor: Actor, project_id: UUID, study_instance_uid: str) -> Holding | None:
+    """For the store operation alone, which writes with row-level security open: the first holding of this UID that may grow by
+    the actor's hand when they store into the project, locked.
 
-    `whole`: sees all of it through a project whose studies the actor may bring into others.
+    They see it as a whole: through this project, which holds it as a whole, or through one whose studies they may bring into
+    others. Who sees less is answered as who sees nothing, so that neither what is hidden shows nor anybody gains it.
     """
-    if actor.kind == "system":
-        return "whole"
     async with restricted(tx, actor):
-        whole = await tx.fetchval(
-            f"select bool_or(v.series_id is null and {SHARES}) from visibility v where v.study_id = $1", study_id
+        row = await tx.fetchrow(
+            "select st.id, st.sole_sender from studies st where st.study_instance_uid = $1 and exists (select from visibility v"
+            f" where v.study_id = st.id and v.series_id is null and ({SHARES} or v.project_id = $2 and exists ("
+            "select from project_studies ps where ps.study_id = st.id and ps.project_id = $2 and ps.series_id is null)))"
+            " order by st.id limit 1 for no key update of st",
+            study_instance_uid, project_id,
+        )  # fmt: skip
+    return None if row is None else Holding(row["id"], row["sole_sender"])
+
+
+async def sees_whole_study(tx: ReadTx, actor: Actor, study_id: int) -> bool:
+    """In a transaction with row-level security open: all of it, through a project whose studies the actor may bring into others."""
+    async with restricted(tx, actor):
+        return await tx.fetchval(
+            f"select exists (select from visibility v where v.study_id = $1 and v.series_id is null and {SHARES})",
+            study_id,
         )
-    return "none" if whole is None else "whole" if whole else "part"

@@ -178,12 +178,12 @@ def _require_change(
 async def _sights(tx: ReadTx, project_id: UUID, changes: Sequence[AccessChange]) -> list[str]:
     """none, part or whole: what the asker sees, through the project, of what each change names."""
     rows = await tx.fetch(
-        "select t.n, exists (select from visibility v where v.study_id = st.id and v.project_id = $1 and (v.series_id is null"
-        " or v.series_id = se.id and v.instance_id is null)) as whole"
+        "select t.n, bool_and(exists (select from visibility v where v.study_id = st.id and v.project_id = $1"
+        " and (v.series_id is null or v.series_id = se.id and v.instance_id is null))) as whole"
         " from unnest($2::text[], $3::text[]) with ordinality t (study_uid, series_uid, n)"
         f" join studies st on st.study_instance_uid = t.study_uid and {visible_studies('st.id', project='$1')}"
         " left join series se on se.series_instance_uid = t.series_uid and se.study_id = st.id"
-        f" and {visible_series('se', project='$1')} where t.series_uid is null or se.id is not null",
+        f" and {visible_series('se', project='$1')} where t.series_uid is null or se.id is not null group by t.n",
         project_id, [one.study_instance_uid for one in changes], [one.series_instance_uid for one in changes],
     )  # fmt: skip
     found = {row["n"]: "whole" if row["whole"] else "part" for row in rows}

@@ -111,34 +111,39 @@ async def who_sees(tx: ReadTx, study_instance_uid: str, user_id: UUID | None) ->
     Raises NotFound when there is none, be it that there is no such study.
     """
     async with unrestricted(tx):
-        study_id = await tx.fetchval("select id from studies where study_instance_uid = $1", study_instance_uid)
+        held = await tx.fetch(
+            "select ps.project_id, array_agg(distinct ps.study_id) as studies from project_studies ps"
+            " join studies st on st.id = ps.study_id where st.study_instance_uid = $1 group by ps.project_id",
+            study_instance_uid,
+        )
+        studies = {row["project_id"]: row["studies"] for row in held}
         members = await tx.fetch(
             "select m.project_id, m.user_id, u.username, m.role, m.reads,"
             " exists (select from project_rules r where r.project_id = m.project_id) as ruled,"
             f" ({VALID}) as valid from project_members m join users u on u.id = m.user_id"
-            " where m.project_id in (select ps.project_id from project_studies ps where ps.study_id = $1)"
+            " where m.project_id = any($1)"
             " and m.project_id in (select own.project_id from project_members own where own.user_id = $2"
             " and ($3::uuid[] is null or own.project_id = any ($3)) and 'project.manage' = any (own.permissions)"
             f" and {VALID.replace('m.', 'own.')})"
             f" and ($4::uuid is null or m.user_id = $4) order by m.project_id, u.username limit {MAX_PERSONS}",
-            study_id, tx.actor.user_id, tx.actor.project_ids, user_id,
+            list(studies), tx.actor.user_id, tx.actor.project_ids, user_id,
         )  # fmt: skip
         if not members:
             raise NotFound("There is no such study.")
-        return [await _explain(tx, study_id, member) for member in members]
+        return [await _explain(tx, studies[member["project_id"]], member) for member in members]
 
 
-async def _explain(tx: ReadTx, study_id: int, member: Any) -> PersonsAccess:
+async def _explain(tx: ReadTx, study_ids: list[int], member: Any) -> PersonsAccess:
     person = Actor(user_id=member["user_id"], name=member["username"], project_ids=frozenset({member["project_id"]}))
     async with restricted(tx, person):
         seen = await tx.fetchrow(
-            f"select (select count(*) from series se where se.study_id = $1 and {visible_series('se')}) as series,"
-            f" (select count(*) from instances i where i.study_id = $1 and {visible_instances('i')}) as instances",
-            study_id,
+            f"select (select count(*) from series se where se.study_id = any($1) and {visible_series('se')}) as series,"
+            f" (select count(*) from instances i where i.study_id = any($1) and {visible_instances('i')}) as instances",
+            study_ids,
         )
     assert seen is not None
-    held = await tx.fetchval("select instance_count from studies where id = $1", study_id)
-    matching = await _matching_rules(tx, study_id, member)
+    held = await tx.fetchval("select sum(instance_count)::bigint from studies where id = any($1)", study_ids)
+    matching = await _matching_rules(tx, study_ids, member)
     if not member["valid"]:
         why = "membership-not-valid"
     elif not member["reads"]:
@@ -160,7 +165,7 @@ async def _explain(tx: ReadTx, study_id: int, member: Any) -> PersonsAccess:
     )
 
 
-async def _matching_rules(tx: ReadTx, study_id: int, member: Any) -> dict[str, list[UUID]]:
+async def _matching_rules(tx: ReadTx, study_ids: list[int], member: Any) -> dict[str, list[UUID]]:
     """Of the rules that apply to the member, those that match something in the study."""
     rows = await tx.fetch(
         "select r.id, r.effect, r.level, r.attribute, r.operator, r.terms from project_rules r where r.project_id = $1"
@@ -170,11 +175,11 @@ async def _matching_rules(tx: ReadTx, study_id: int, member: Any) -> dict[str, l
     found: dict[str, list[UUID]] = {"ALLOW": [], "LIMIT": [], "DENY": []}
     if not rows:
         return found
-    values: list[Any] = [study_id]
+    values: list[Any] = [study_ids]
     tests = [f"coalesce(bool_or({predicate(rule_of(row), values)}), false)" for row in rows]
     matches = await tx.fetchrow(
         f"select {', '.join(f'{test} as t{n}' for n, test in enumerate(tests))} from studies st"
-        " join series se on se.study_id = st.id join instances i on i.series_id = se.id where st.id = $1",
+        " join series se on se.study_id = st.id join instances i on i.series_id = se.id where st.id = any($1)",
         *values,
     )
     assert matches is not None

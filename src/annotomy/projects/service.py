@@ -12,9 +12,11 @@ from annotomy.projects.access import (
     SHARES,
     VALID,
     Permission,
+    first_study,
     require,
+    require_holdings,
     require_scope,
-    sight_of_study,
+    sees_whole_study,
     visible_instances,
     visible_series,
     visible_studies,
@@ -82,22 +84,26 @@ async def assign_study(
     leave its project.
     """
     await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
-    found = await tx.fetchrow(_FIND, study_instance_uid, series_instance_uid, sop_instance_uid)
-    if found is None:
+    found = await tx.fetch(_FIND, study_instance_uid, series_instance_uid, sop_instance_uid)
+    if not found:
         raise NotFound("There is no such study.")
-    series_id, instance_id = found["series_id"], found["instance_id"]
-    parts = await tx.fetch(
-        f"select distinct v.series_id, v.instance_id from visibility v where v.study_id = $1 and (v.project_id = $2 or {SHARES})",
-        found["study_id"], project_id,
-    )  # fmt: skip
-    wanted = _within([(row["series_id"], row["instance_id"]) for row in parts], series_id, instance_id)
-    if not wanted:
+    taken: list[tuple[int, Part]] = []
+    for one in found:  # each holding that the actor sees
+        parts = await tx.fetch(
+            "select distinct v.series_id, v.instance_id from visibility v"
+            f" where v.study_id = $1 and (v.project_id = $2 or {SHARES})",
+            one["study_id"], project_id,
+        )  # fmt: skip
+        takeable = [(row["series_id"], row["instance_id"]) for row in parts]
+        taken += [(one["study_id"], part) for part in _within(takeable, one["series_id"], one["instance_id"])]
+    if not taken:
         raise Forbidden(
             f"Your role where the study lies lacks the permission {Permission.STUDY_SHARE.value}.",
             permission=Permission.STUDY_SHARE.value,
         )
-    await tx.executemany(_HOLD, [(project_id, found["study_id"], *part, tx.actor.user_id) for part in wanted])
-    await settle_studies(tx, [found["study_id"]])
+    study_ids = sorted({study_id for study_id, _ in taken})
+    await tx.executemany(_HOLD, [(project_id, study_id, *part, tx.actor.user_id) for study_id, part in taken])
+    await settle_studies(tx, study_ids)
     data = {
         name: uid
         for name, uid in (("series_instance_uid", series_instance_uid), ("sop_instance_uid", sop_instance_uid))
@@ -110,25 +116,24 @@ async def assign_study(
             object_kind="study",
             object_id=study_instance_uid,
             project_id=project_id,
+            study_id=study_ids[0],
             data=data,
             reason=reason,
         ),
     )
     added_at = await tx.fetchval(
-        "select max(added_at) from project_studies where project_id = $1 and study_id = $2",
-        project_id,
-        found["study_id"],
+        "select max(added_at) from project_studies where project_id = $1 and study_id = any($2)", project_id, study_ids
     )
     return ProjectStudy(study_instance_uid, added_at, series_instance_uid, sop_instance_uid)
 
 
 _FIND = (
-    "select st.id as study_id, se.id as series_id, i.id as instance_id from studies st"
+    "select distinct on (st.id) st.id as study_id, se.id as series_id, i.id as instance_id from studies st"
     " left join series se on se.study_id = st.id and ($2::text is not null or $3::text is not null)"
     f" and ($2::text is null or se.series_instance_uid = $2) and {visible_series('se')}"
     f" left join instances i on i.series_id = se.id and i.sop_instance_uid = $3 and {visible_instances('i')}"
     f" where st.study_instance_uid = $1 and {visible_studies('st.id')}"
-    " and ($2::text is null or se.id is not null) and ($3::text is null or i.id is not null) limit 1"
+    " and ($2::text is null or se.id is not null) and ($3::text is null or i.id is not null) order by st.id, i.id"
 )
 
 _HOLD = (
@@ -162,31 +167,37 @@ async def unassign_study(
 ) -> None:
     """Takes a study out with all its parts; with a series or an instance named, the assignment of just that."""
     await require(tx, tx.actor, Permission.STUDY_ASSIGN, project_id)
-    study_id = await tx.fetchval(
-        f"select st.id from studies st where st.study_instance_uid = $1 and {visible_studies('st.id', project='$2')}",
-        study_instance_uid, project_id,
-    )  # fmt: skip
+    study_ids = await require_holdings(tx, project_id, study_instance_uid)
     async with unrestricted(tx):
-        done = await tx.fetch(
-            "delete from project_studies ps where ps.project_id = $1 and ps.study_id = $2"
-            " and ($3::text is null or ps.series_id = (select id from series where series_instance_uid = $3))"
-            " and ($4::text is null or ps.instance_id = (select id from instances where sop_instance_uid = $4))"
-            " and ($3::text is null or $4::text is not null or ps.instance_id is null) returning 1",
-            project_id, study_id, series_instance_uid, sop_instance_uid,
+        leaving = await tx.fetch(
+            "select ps.study_id, ps.series_id, ps.instance_id from project_studies ps"
+            " where ps.project_id = $1 and ps.study_id = any($2)"
+            " and ($3::text is null or ps.series_id ="
+            " (select se.id from series se where se.series_instance_uid = $3 and se.study_id = ps.study_id))"
+            " and ($4::text is null or ps.instance_id ="
+            " (select i.id from instances i where i.sop_instance_uid = $4 and i.study_id = ps.study_id))"
+            " and ($3::text is null or $4::text is not null or ps.instance_id is null)",
+            project_id, study_ids, series_instance_uid, sop_instance_uid,
         )  # fmt: skip
-    if not done:
+    if not leaving:
         raise NotFound("There is no such study in this project.")
-    await settle_studies(tx, [study_id])
-    await emit(
+    await emit(  # while the project holds it: the audit's record tells whose study it was
         tx,
         Event(
             type="study.unassigned",
             object_kind="study",
             object_id=study_instance_uid,
             project_id=project_id,
+            study_id=study_ids[0],
             reason=reason,
         ),
     )
+    await tx.executemany(
+        "delete from project_studies where project_id = $1 and study_id = $2 and series_id is not distinct from $3"
+        " and instance_id is not distinct from $4",
+        [(project_id, row["study_id"], row["series_id"], row["instance_id"]) for row in leaving],
+    )
+    await settle_studies(tx, study_ids)
 
 
 async def list_studies(
@@ -200,8 +211,10 @@ async def list_studies(
         project_id, limit, *(after or (None, None)),
     )  # fmt: skip
     total = await tx.fetchval(
-        "select count(*) from (select distinct pi.study_at, pi.study_id from actor_audiences a join project_items pi"
-        " on pi.project_id = a.project_id and pi.audience_id = a.audience_id where a.project_id = $1) seen",
+        "select (select count(*) from (select distinct pi.study_at, pi.study_id from actor_audiences a join project_items pi"
+        " on pi.project_id = a.project_id and pi.audience_id = a.audience_id where a.project_id = $1) seen)"
+        f" - (select count(*) from studies st where st.repeated and {visible_studies('st.id', project='$1')}"
+        f" and not {first_study('st', project='$1')})",
         project_id,
     )
     found = [
@@ -216,6 +229,9 @@ _LIST = (
     "select st.id as study_id, st.study_instance_uid, ps.added_at, se.series_instance_uid, i.sop_instance_uid"
     " from project_studies ps join studies st on st.id = ps.study_id left join series se on se.id = ps.series_id"
     f" left join instances i on i.id = ps.instance_id where ps.project_id = $1 and {visible_studies('st.id', project='$1')}"
+    " and (ps.series_id is not null or not st.repeated or st.id = (select min(fst.id) from studies fst"
+    " join project_studies fps on fps.study_id = fst.id and fps.project_id = $1 and fps.series_id is null"
+    f" where fst.study_instance_uid = st.study_instance_uid and {visible_studies('fst.id', project='$1')}))"
     f" and (ps.series_id is null or se.id is not null and {visible_series('se', project='$1')})"
     f" and (ps.instance_id is null or i.id is not null and {visible_instances('i', project='$1')})"
 )
@@ -244,7 +260,7 @@ async def hold_instances(
 async def bring_instances(tx: WriteTx, project_id: UUID, study_id: int, sop_instance_uids: list[str]) -> None:
     """Puts instances that the actor may take (`takeable_instances`) into a project; the study, where all of it may be taken."""
     async with unrestricted(tx):
-        if await sight_of_study(tx, tx.actor, study_id) == "whole":
+        if await sees_whole_study(tx, tx.actor, study_id):
             await hold_study(tx, project_id, study_id, added_by=tx.actor.user_id)
         else:
             await hold_instances(tx, project_id, study_id, sop_instance_uids, added_by=tx.actor.user_id)

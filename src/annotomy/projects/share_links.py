@@ -24,7 +24,7 @@ from annotomy.identity.passwords import password_matches
 from annotomy.identity.revocation import announce
 from annotomy.identity.throttle import network_of
 from annotomy.identity.tokens import TokenSigner, new_secret, secret_hash
-from annotomy.projects.access import VALID, Permission, require, require_member, require_study
+from annotomy.projects.access import VALID, Permission, require, require_holdings, require_member
 from annotomy.projects.errors import SharePasswordNeeded, ShareRefused
 from annotomy.projects.schemas import (
     IssuedShareLink,
@@ -176,20 +176,24 @@ async def _items(tx: ReadTx, project_id: UUID, studies: list[SharedStudy]) -> li
     items: list[tuple[int, int | None]] = []
     for one in studies:
         if not one.series_instance_uids:
-            items.append((await require_study(tx, tx.actor, project_id, one.study_instance_uid), None))
+            items += [(held, None) for held in await require_holdings(tx, project_id, one.study_instance_uid)]
         for series in sorted(set(one.series_instance_uids)):
-            study_id = await require_study(tx, tx.actor, project_id, one.study_instance_uid, series_instance_uid=series)
-            items.append((study_id, await tx.fetchval("select id from series where series_instance_uid = $1", series)))
+            held = await require_holdings(tx, project_id, one.study_instance_uid, series_instance_uid=series)
+            rows = await tx.fetch(
+                "select study_id, id from series where series_instance_uid = $1 and study_id = any($2) order by id",
+                series, held,
+            )  # fmt: skip
+            items += [(row["study_id"], row["id"]) for row in rows]
     return items
 
 
 async def _named_studies(tx: ReadTx, link_ids: list[UUID]) -> dict[UUID, list[SharedStudy]]:
     rows = await tx.fetch(
         "select sh.link_id, st.study_instance_uid,"
-        " coalesce(array_agg(se.series_instance_uid order by se.id) filter (where se.id is not null), '{}') as series"
+        " coalesce(array_agg(distinct se.series_instance_uid) filter (where se.id is not null), '{}') as series"
         " from share_link_items sh join studies st on st.id = sh.study_id left join series se on se.id = sh.series_id"
         " where sh.link_id = any ($1) and (sh.series_id is null or se.id is not null)"
-        " group by sh.link_id, st.id order by st.id",
+        " group by sh.link_id, st.study_instance_uid order by min(st.id)",
         link_ids,
     )
     found: dict[UUID, list[SharedStudy]] = {}

@@ -7,6 +7,7 @@ never sent, be it that it became one again after it was asked for.
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
 from uuid import UUID
@@ -76,7 +77,7 @@ async def ask_push(services: Services, actor: Actor, remote_id: UUID, new: NewPu
         )  # fmt: skip
         await tx.execute(
             "insert into remote_push_instances (push_id, sop_instance_uid, sop_class_uid)"
-            " select $1, * from unnest($2::text[], $3::text[])",
+            " select $1, * from unnest($2::text[], $3::text[]) on conflict do nothing",
             push_id, [row["sop_instance_uid"] for row in rows], [row["sop_class_uid"] for row in rows],
         )  # fmt: skip
         await _emit(tx, "remote.push_asked", remote_id, new.project_id, new.study_instance_uid, push_id, len(rows))
@@ -246,8 +247,9 @@ async def _drop_unsendable(services: Services, push_id: UUID) -> None:
 
 
 async def _pending(services: Services, asker: Actor, push: Any) -> list[InstanceLocation]:
-    """What is to be sent and the asker still sees; what they do not see any more is refused."""
-    async with services.db.read(asker) as tx:
+    """What is to be sent and the asker still sees in the project; what they do not see any more is refused."""
+    there = replace(asker, project_ids=frozenset({push["project_id"]}))  # another project may keep other bytes of a UID
+    async with services.db.read(there) as tx:
         rows = await tx.fetch(
             "select sop_instance_uid from remote_push_instances where push_id = $1 and state = 'pending'", push["id"]
         )

@@ -37,7 +37,7 @@ async def archive_segmentation(services: Services, job: ArchiveSegmentation, con
         kept = await keep_derived(services, Incoming("segmentation.dcm", data=seg))
     async with services.db.write(context.asker, unrestricted=True) as tx:
         if kept is not None:
-            stored = await write_derived(tx, row["project_id"], kept, owner_id=row["created_by"])
+            stored = await write_derived(tx, row["project_id"], row["study_id"], kept, owner_id=row["created_by"])
             await tx.execute(
                 "update segmentation_versions set sop_instance_uid = $3 where segmentation_id = $1 and version = $2",
                 row["id"], row["version"], stored.sop_instance_uid,

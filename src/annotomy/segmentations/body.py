@@ -34,6 +34,8 @@ class Header(msgspec.Struct, frozen=True):
     affine_lps: list[float]
     segments: list[SegmentRange]
     version: int
+    first_slice: int = 0
+    """Slice k of the body is slice `first_slice` + k of the segmentation: of a part, `shape_kji` and `affine_lps` are its own."""
 
 
 class BrickRange(msgspec.Struct, frozen=True):
@@ -118,6 +120,29 @@ def encode(masks: MaskSet, segment_numbers: Sequence[int], affine_lps: list[floa
     yield struct.pack("<I", len(header)) + header
     for number in segment_numbers:
         yield from _segment_bits(masks, number)
+
+
+def encode_slices(
+    masks: MaskSet, segment_numbers: Sequence[int], affine_lps: list[float], version: int, first: int, last: int
+) -> Iterator[bytes]:
+    """The same body of the slices from `first` to `last` alone."""
+    _, rows, columns = masks.shape_kji
+    shape = (last - first + 1, rows, columns)
+    length = (shape[0] * rows * columns + 7) // 8
+    affine = np.array(affine_lps).reshape(4, 4)
+    affine[:3, 3] += first * affine[:3, 2]
+    ranges = [SegmentRange(number, n * length, length) for n, number in enumerate(segment_numbers)]
+    header = msgspec.json.encode(Header(shape, affine.reshape(-1).tolist(), ranges, version, first))
+    yield struct.pack("<I", len(header)) + header
+    for number in segment_numbers:
+        part = np.zeros(shape, np.bool_)
+        for brick_index in range(first // BRICK_SLICES, last // BRICK_SLICES + 1):
+            if (number, brick_index) in masks.bricks:
+                start = brick_index * BRICK_SLICES
+                slab = masks.slab(number, brick_index)[max(0, first - start) : last + 1 - start]
+                at = max(0, start - first)
+                part[at : at + len(slab)] = slab
+        yield np.packbits(part, axis=None, bitorder="little").tobytes() if part.any() else bytes(length)
 
 
 def _segment_bits(masks: MaskSet, segment_number: int) -> Iterator[bytes]:

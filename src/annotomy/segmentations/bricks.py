@@ -41,25 +41,57 @@ class DamagedBrick(ValueError):
 
 def pack(slab: NDArray[np.bool_]) -> Brick | None:
     """At most 16 slices of one segment; None when no voxel is set."""
-    counts = _counts(slab)
+    slices, rows, columns = slab.shape
+    return _brick(np.packbits(slab, axis=None, bitorder="little"), (slices, rows, columns))
+
+
+def pack_bits(bits: bytes | bytearray | NDArray[np.uint8], shape: tuple[int, int, int]) -> Brick | None:
+    return _brick(np.frombuffer(bits, np.uint8), shape)
+
+
+def pack_places(places: NDArray[np.intp], shape: tuple[int, int, int]) -> Brick | None:
+    """From ascending places in [k, j, i] order: what few voxels are set costs what they are, not what the slab is."""
+    if not len(places):
+        return None
+    bits = np.zeros((shape[0] * shape[1] * shape[2] + 7) // 8, np.uint8)
+    of_byte = places >> 3
+    first = np.flatnonzero(np.diff(of_byte, prepend=-1))
+    bits[of_byte[first]] = np.bitwise_or.reduceat(np.uint8(1) << (places & 7).astype(np.uint8), first)
+    return _brick(bits, shape)
+
+
+def _brick(bits: NDArray[np.uint8], shape: tuple[int, int, int]) -> Brick | None:
+    counts = _counts(bits, shape)
     if counts is None:
         return None
-    bits = np.packbits(slab, axis=None, bitorder="little").tobytes()
-    return Brick(blake3(bits).digest(), zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(bits), counts)
+    data = bits.tobytes()
+    return Brick(blake3(data).digest(), zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data), counts)
 
 
-def pack_bits(bits: bytes, shape: tuple[int, int, int]) -> Brick | None:
-    return pack(_slab(bits, shape)) if any(bits) else None
+def _counts(bits: NDArray[np.uint8], shape: tuple[int, int, int]) -> Counts | None:
+    """Only the rows that hold something are spread out, where rows are whole bytes."""
+    slices, rows, columns = shape
+    if columns % 8:
+        return _counts_of(_slab(bits, shape), (0, 0))
+    lines = bits.reshape(slices, rows, columns // 8)
+    held: NDArray[np.bool_] = np.any(lines, axis=-1)
+    k, j = np.flatnonzero(np.any(held, axis=-1)), np.flatnonzero(np.any(held, axis=0))
+    if not len(k):
+        return None
+    part = lines[k[0] : k[-1] + 1, j[0] : j[-1] + 1]
+    return _counts_of(np.unpackbits(part, axis=2, bitorder="little").view(np.bool_), (int(k[0]), int(j[0])))
 
 
-def _counts(slab: NDArray[np.bool_]) -> Counts | None:
-    plane = np.count_nonzero(slab, axis=0)
-    along = (np.count_nonzero(slab, axis=(1, 2)), plane.sum(axis=1), plane.sum(axis=0))
+def _counts_of(part: NDArray[np.bool_], start: tuple[int, int]) -> Counts | None:
+    """Of a part of the slab that begins at this k and j."""
+    plane = np.count_nonzero(part, axis=0)
+    along = (np.count_nonzero(part, axis=(1, 2)), plane.sum(axis=1), plane.sum(axis=0))
     voxels = int(along[0].sum())
     if voxels == 0:
         return None
-    where = [np.flatnonzero(count) for count in along]
-    sums = [int(np.arange(len(count)) @ count) for count in along]
+    offsets = (*start, 0)
+    where = [np.flatnonzero(count) + offset for count, offset in zip(along, offsets, strict=True)]
+    sums = [int((np.arange(len(count)) + offset) @ count) for count, offset in zip(along, offsets, strict=True)]
     return voxels, *sums, *(int(w[0]) for w in where), *(int(w[-1]) for w in where)
 
 
@@ -74,11 +106,21 @@ def unpack_bits(brick: Brick, voxels: int) -> bytes:
     return bits
 
 
+Box = tuple[slice, slice, slice]
+
+
+def boxed(brick: Brick, shape: tuple[int, int, int]) -> tuple[Box, NDArray[np.bool_]]:
+    """The box that holds the brick's voxels, as its counts say, and the mask within it."""
+    low, high = brick.counts[4:7], brick.counts[7:10]
+    k, j, i = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
+    return (k, j, i), unpack(brick, shape)[k, j, i]
+
+
 def unpack(brick: Brick, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
     return _slab(unpack_bits(brick, shape[0] * shape[1] * shape[2]), shape)
 
 
-def _slab(bits: bytes, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+def _slab(bits: bytes | NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
     voxels = shape[0] * shape[1] * shape[2]
     flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=voxels, bitorder="little")
     return flat.view(np.bool_).reshape(shape)
@@ -112,17 +154,6 @@ class MaskSet:
             mask[brick_index * BRICK_SLICES :][:BRICK_SLICES] = slab
         return mask
 
-    def labelmap(self, values: Mapping[int, int]) -> tuple[NDArray[np.uint16], bool]:
-        """Each voxel with the value of its segment, and whether segments overlap (then the later in `values` wins)."""
-        labels = np.zeros(self.shape_kji, np.uint16)
-        overlap = False
-        for segment_number, value in values.items():
-            for brick_index, slab in self.slabs(segment_number):
-                part = labels[brick_index * BRICK_SLICES :][:BRICK_SLICES]
-                overlap = overlap or bool(np.any(part[slab]))
-                part[slab] = value
-        return labels, overlap
-
     def counts(self, segment_number: int) -> dict[int, Counts]:
         """By brick index, of the bricks that hold a voxel."""
         return {index: brick.counts for (number, index), brick in self.bricks.items() if number == segment_number}
@@ -134,22 +165,23 @@ def brick_count(shape_kji: tuple[int, int, int]) -> int:
 
 def of_labels(labels: NDArray[Any], segment_numbers: Iterable[int]) -> MaskSet:
     """From a label map: each segment is where the voxel has its number."""
-    from scipy import ndimage  # heavy, and most processes only read masks
-
     numbers = set(segment_numbers)
     shape = (labels.shape[0], labels.shape[1], labels.shape[2])
-    bricks: dict[BrickKey, Brick] = {}
+    empty, bricks = MaskSet(shape, {}), dict[BrickKey, Brick]()
     for brick_index in range(brick_count(shape)):
-        part = labels[brick_index * BRICK_SLICES :][:BRICK_SLICES]
-        boxes: list[Any] = ndimage.find_objects(part.astype(np.int32, copy=False))
-        for number, box in enumerate(boxes, start=1):
-            if box is None or number not in numbers:
-                continue
-            slab = np.zeros(part.shape, np.bool_)
-            slab[box] = part[box] == number
-            brick = pack(slab)
-            assert brick is not None, "a label that was found has a voxel"
-            bricks[number, brick_index] = brick
+        part = np.ascontiguousarray(labels[brick_index * BRICK_SLICES :][:BRICK_SLICES]).reshape(-1)
+        places = np.flatnonzero(part)
+        if not len(places):
+            continue
+        # In the order of the numbers, the places of each still ascending: a radix sort for numbers of 16 bits.
+        values = part[places].astype(np.uint16, copy=False)
+        order = np.argsort(values, kind="stable")
+        found, first = np.unique(values[order], return_index=True)
+        for number, own in zip(found.tolist(), np.split(places[order], first[1:]), strict=True):
+            if number in numbers:
+                brick = pack_places(own, empty.slab_shape(brick_index))
+                assert brick is not None, "a number that was found has a voxel"
+                bricks[number, brick_index] = brick
     return MaskSet(shape, bricks)
 
 

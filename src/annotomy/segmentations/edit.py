@@ -17,14 +17,15 @@ from annotomy.jobs.queue import enqueue
 from annotomy.projects.access import Permission, require, require_own_or_all
 from annotomy.segmentations import query
 from annotomy.segmentations.archiving import ArchiveSegmentation
-from annotomy.segmentations.body import decode
+from annotomy.segmentations.body import Edit, decode
 from annotomy.segmentations.bricks import Brick, BrickKey
 from annotomy.segmentations.errors import SegmentationState, SegmentsInvalid
 from annotomy.segmentations.importing import MAX_SEGMENTS, coded
 from annotomy.segmentations.interchange import UNCODED, default_color
 from annotomy.segmentations.query import PlacedBrick, Row, affine_of
 from annotomy.segmentations.schemas import DescribedSegment
-from annotomy.segmentations.service import NewSegment, require_segments, segment_row, write_bricks, write_segments
+from annotomy.segmentations.segment import NewSegment
+from annotomy.segmentations.service import require_segments, segment_row, write_bricks, write_segments
 from annotomy.segmentations.statistics import statistics_of
 from annotomy.services import Services
 
@@ -49,10 +50,17 @@ async def save_version(
 ) -> int:
     """The new version; the present one when nothing differs. Raises PreconditionFailed for a lost race."""
     async with services.db.read(actor) as tx:
-        row = await _editable(tx, segmentation_id, base_version)
-        before = await query.placed_bricks(tx, segmentation_id, base_version)
+        row = await editable(tx, segmentation_id, base_version)
     slices, rows, columns = row["shape_kji"]
     edit = await asyncio.to_thread(decode, body, (slices, rows, columns))
+    return await save_edit(services, actor, segmentation_id, base_version=base_version, edit=edit)
+
+
+async def save_edit(services: Services, actor: Actor, segmentation_id: UUID, *, base_version: int, edit: Edit) -> int:
+    """The same, of what changed as bricks."""
+    async with services.db.read(actor) as tx:
+        row = await editable(tx, segmentation_id, base_version)
+        before = await query.placed_bricks(tx, segmentation_id, base_version)
     segments = row["segments"] if edit.describe is None else _described(row, edit.describe)
     numbers = {segment["segment_number"] for segment in segments}
     unknown = {number for number, _ in edit.changed} - numbers
@@ -66,7 +74,7 @@ async def save_version(
     if not changed and not different and not gone:
         return base_version
     async with services.db.write(actor) as tx:
-        row = await _editable(tx, segmentation_id, base_version)
+        row = await editable(tx, segmentation_id, base_version)
         version = await _write_version(tx, row, state="draft", why=edit.why)
         await write_segments(tx, segmentation_id, version, different)
         await write_segments(tx, segmentation_id, version, gone, removed=True)
@@ -80,7 +88,7 @@ async def restore_version(
 ) -> int:
     """Masks and segments as they were in `version`, as a new version; brings a deleted segmentation back."""
     async with services.db.write(actor) as tx:
-        row = await _editable(tx, segmentation_id, base_version, deleted=True)
+        row = await editable(tx, segmentation_id, base_version, deleted=True)
         older = await query.get_version(tx, segmentation_id, version)
         now = await query.placed_bricks(tx, segmentation_id, base_version)
         then = await query.placed_bricks(tx, segmentation_id, version)
@@ -145,7 +153,7 @@ async def delete_segmentation(tx: WriteTx, segmentation_id: UUID, *, base_versio
     return version
 
 
-async def _editable(tx: ReadTx, segmentation_id: UUID, base_version: int, *, deleted: bool = False) -> Row:
+async def editable(tx: ReadTx, segmentation_id: UUID, base_version: int, *, deleted: bool = False) -> Row:
     """The present version, which must be the one that the asker read, in a state where masks change."""
     row = await _locked(tx, segmentation_id, base_version, deleted=deleted)
     await _require_edit(tx, row)

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 from uuid import UUID
 
 import numpy as np
@@ -14,11 +13,14 @@ from annotomy.actor import Actor
 from annotomy.archive.retrieve import locate
 from annotomy.archive.volume import VolumeSource, load_source
 from annotomy.dicom.rtstruct import ImageReference, Structure, write_rtstruct
+from annotomy.dicom.seg import SegForm
 from annotomy.segmentations import nifti_file, nrrd_file, png_file, query
 from annotomy.segmentations.bricks import BRICK_SLICES, MaskSet
 from annotomy.segmentations.interchange import FileSegment, LabelGrid, layers_of
 from annotomy.segmentations.query import Row, affine_of
-from annotomy.segmentations.service import NewSegment, seg_identity, seg_of
+from annotomy.segmentations.seg_file import seg_of
+from annotomy.segmentations.segment import NewSegment
+from annotomy.segmentations.service import seg_identity
 from annotomy.services import Services
 
 DICOM = "application/dicom"
@@ -52,7 +54,9 @@ async def export_segmentation(
     async with services.db.read(actor) as tx:
         row = await query.get_version(tx, segmentation_id, version)
         if form == "seg" and row["sop_instance_uid"] and segment_number is None:
-            [kept] = await locate(tx, sop_instance_uid=row["sop_instance_uid"])
+            [kept] = await locate(
+                tx, study_instance_uid=row["study_instance_uid"], sop_instance_uid=row["sop_instance_uid"]
+            )
             return Exported(DICOM, _file_name(row, ".dcm"), services.blobs.stream(kept.blob_address))
         masks = await query.read_masks(tx, row, None if segment_number is None else [segment_number])
     if segment_number is not None:
@@ -87,9 +91,12 @@ async def _labelmap_seg(asked: _Asked) -> bytes:
     return await asyncio.to_thread(seg_of_version, asked.row, asked.masks, source, "LABELMAP")
 
 
-def seg_of_version(
-    row: Row, masks: MaskSet, source: VolumeSource, form: Literal["BINARY", "LABELMAP"] = "BINARY"
-) -> bytes:
+async def _fractional_seg(asked: _Asked) -> bytes:
+    source = await _source(asked)
+    return await asyncio.to_thread(seg_of_version, asked.row, asked.masks, source, "FRACTIONAL")
+
+
+def seg_of_version(row: Row, masks: MaskSet, source: VolumeSource, form: SegForm = "BINARY") -> bytes:
     """The DICOM SEG of the version in `row`."""
     identity = seg_identity(row["id"], row["version"], row["label"], row["made_at"], row["made_by"], form=form)
     return seg_of(masks, segments_of(row), source, identity, form)
@@ -167,6 +174,7 @@ def _coded(code: dict[str, str]) -> tuple[str, str, str]:
 FORMS: dict[str, tuple[Callable[[_Asked], Awaitable[bytes]], str, str]] = {
     "seg": (_binary_seg, DICOM, ".dcm"),
     "labelmap-seg": (_labelmap_seg, DICOM, ".labelmap.dcm"),
+    "fractional-seg": (_fractional_seg, DICOM, ".fractional.dcm"),
     "nifti": (_nifti, nifti_file.MEDIA_TYPE, nifti_file.SUFFIX),
     "nrrd": (_nrrd, nrrd_file.MEDIA_TYPE, nrrd_file.SUFFIX),
     "rtstruct": (_rtstruct, DICOM, ".rtstruct.dcm"),

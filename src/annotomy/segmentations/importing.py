@@ -1,4 +1,4 @@
-"""Masks of other programs become a segmentation of a series: DICOM SEG, NIfTI, NRRD, PNG.
+"""Masks of other programs become a segmentation of a series: DICOM SEG and RTSTRUCT, NIfTI, NRRD, PNG.
 
 The form is told by the bytes, not by the name. Nothing is resampled (placing.py) and nothing is dropped: overlapping
 and empty segments stay, codes are kept, and a value that no segment describes is refused.
@@ -18,27 +18,33 @@ from annotomy.archive.errors import NotDicom
 from annotomy.archive.parse import parse_instance
 from annotomy.archive.retrieve import locate, read_instance
 from annotomy.archive.volume import VolumeSource, load_source
+from annotomy.dicom.geometry import Plane
 from annotomy.dicom.pixels import PixelError
+from annotomy.dicom.rtstruct_read import RTSTRUCT_CLASS, StructureSetError, read_rtstruct
 from annotomy.dicom.seg import Coded
 from annotomy.dicom.seg_read import SEG_CLASSES, SegError, SegFrame, SegRead, read_seg
 from annotomy.errors import NotFound, Problem
-from annotomy.projects.access import Permission, require
+from annotomy.projects.access import Permission, require, visible_work
 from annotomy.segmentations import nifti_file, nrrd_file, png_file
 from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet, of_labels
 from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
 from annotomy.segmentations.interchange import UNCODED, FormatError, LabelGrid, default_color
 from annotomy.segmentations.placing import Grid, Lattice, Painter, match, on_grid
 from annotomy.segmentations.schemas import Code, DescribedSegment
-from annotomy.segmentations.service import MAX_SEGMENT_NUMBER, NewSegment, NewSegmentation, create_segmentation
+from annotomy.segmentations.segment import NewSegment
+from annotomy.segmentations.service import MAX_SEGMENT_NUMBER, NewSegmentation, create_segmentation
+from annotomy.segmentations.structures import masks_of_structures
 from annotomy.services import Services
 
 MAX_IMPORT_BYTES = 512 << 20
 """One mask file as sent: a BINARY SEG of 50 organs over 300 slices of 512 x 512 has about 470 MiB."""
 MAX_SEGMENTS = 1024
+MASK_CLASSES = SEG_CLASSES | {RTSTRUCT_CLASS}
+"""SOP classes that become segmentations."""
 
 
 class UnreadableMasks(Problem):
-    """The file is damaged or none of DICOM SEG, NIfTI, NRRD (attached data, raw or gzip) and PNG (a ZIP of slices).
+    """The file is damaged or none of DICOM SEG, RTSTRUCT, NIfTI, NRRD (attached data, raw or gzip) and PNG (a ZIP of slices).
 
     The detail says what is wrong with it.
     """
@@ -81,40 +87,41 @@ async def import_segmentation(services: Services, actor: Actor, wanted: Wanted, 
 async def import_from_archive(
     services: Services, actor: Actor, project_id: UUID, sop_instance_uid: str, *, label: str = ""
 ) -> UUID:
-    """A SEG that the archive holds, onto the series that it references. The same SEG makes one segmentation in a project."""
+    """A SEG or RTSTRUCT that the archive holds, onto the series that it references. The same object makes one segmentation
+    in a project."""
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, project_id)
-        [at] = await locate(tx, sop_instance_uid=sop_instance_uid)
-    if at.sop_class_uid not in SEG_CLASSES or at.blob_size > MAX_IMPORT_BYTES:
-        raise UnreadableMasks("The instance is no DICOM segmentation, or larger than is taken in.")
+        at = min(await locate(tx, sop_instance_uid=sop_instance_uid), key=lambda one: one.id)
+    if at.sop_class_uid not in MASK_CLASSES or at.blob_size > MAX_IMPORT_BYTES:
+        raise UnreadableMasks("The instance is no DICOM segmentation or structure set, or larger than is taken in.")
     data = await read_instance(services, at)
-    try:
-        seg = await asyncio.to_thread(read_seg, data)
-    except SegError as error:
-        raise UnreadableMasks(str(error)) from error
-    if len(seg.referenced_series_uids) != 1:
-        raise MaskMismatch("The segmentation references no series, or several.")
-    source = await load_source(services, actor, seg.referenced_series_uids[0])
+    series, named = await asyncio.to_thread(_references, data, at.sop_class_uid)
+    if len(series) != 1:
+        raise MaskMismatch("The object references no series, or several.")
+    source = await load_source(services, actor, series[0])
     masks, segments, note = await asyncio.to_thread(_read, data, source, ())
     new = NewSegmentation(
         project_id=project_id,
         source=source,
         segments=segments,
         bricks=masks,
-        label=label or seg.label,
+        label=label or named,
         why=note,
-        id=uuid5(project_id, sop_instance_uid),
+        id=uuid5(project_id, f"{actor.user_id} {sop_instance_uid}"),
         kept_as=sop_instance_uid,
     )
     return await create_segmentation(services, actor, new)
 
 
-async def take_stored_seg(services: Services, actor: Actor, project_id: UUID, sop_instance_uid: str) -> dict[str, str]:
-    """A SEG that was just stored, unless it is the record of a segmentation of this project already."""
+async def take_stored_masks(
+    services: Services, actor: Actor, project_id: UUID, sop_instance_uid: str
+) -> dict[str, str]:
+    """A SEG or RTSTRUCT that was just stored, unless it is the record of a segmentation of this project already."""
     async with services.db.read(actor) as tx:
         known = await tx.fetchval(
             "select s.id from segmentation_versions v join segmentations s on s.id = v.segmentation_id"
-            " where v.sop_instance_uid = $1 and s.project_id = $2 limit 1",
+            f" where v.sop_instance_uid = $1 and s.project_id = $2"
+            f" and {visible_work('segmentation', 's.project_id', 's.created_by')} order by s.id limit 1",
             sop_instance_uid, project_id,
         )  # fmt: skip
     made = known or await import_from_archive(services, actor, project_id, sop_instance_uid)
@@ -126,7 +133,9 @@ def _read(
 ) -> tuple[MaskSet, list[NewSegment], str]:
     try:
         if data[128:132] == b"DICM":
-            parse_instance(data)
+            if parse_instance(data).sop_class_uid == RTSTRUCT_CLASS:
+                masks, segments, note = masks_of_structures(read_rtstruct(data), source)
+                return masks, _renamed(segments, described), f"imported from DICOM RTSTRUCT{note}"
             seg = read_seg(data)
             masks = masks_of_seg(seg, source)
             found = [NewSegment(s.number, s.label, s.code, s.color, s.category, s.algorithm) for s in seg.segments]
@@ -136,9 +145,21 @@ def _read(
             return masks, _renamed(found, described), note
         form, grid = _label_grid(data, source)
         masks, segments = _masks_of_grid(grid, source, described)
-    except (FormatError, SegError, NotDicom, PixelError) as error:
+    except (FormatError, SegError, StructureSetError, NotDicom, PixelError) as error:
         raise UnreadableMasks(str(error)) from error
     return masks, segments, f"imported from {form}"
+
+
+def _references(data: bytes, sop_class_uid: str) -> tuple[tuple[str, ...], str]:
+    """The series that the object names, and what it calls itself."""
+    try:
+        if sop_class_uid == RTSTRUCT_CLASS:
+            structures = read_rtstruct(data)
+            return structures.referenced_series_uids, structures.label
+        seg = read_seg(data)
+    except (SegError, StructureSetError) as error:
+        raise UnreadableMasks(str(error)) from error
+    return seg.referenced_series_uids, seg.label
 
 
 def _label_grid(data: bytes, source: VolumeSource) -> tuple[str, LabelGrid]:
@@ -148,7 +169,7 @@ def _label_grid(data: bytes, source: VolumeSource) -> tuple[str, LabelGrid]:
         return "PNG", png_file.read_pngs(data, source.affine_lps)
     if data[:2] == b"\x1f\x8b" or data[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
         return "NIfTI", nifti_file.read_nifti(data)
-    raise FormatError("The file is no DICOM SEG, NIfTI, NRRD or PNG.")
+    raise FormatError("The file is no DICOM SEG or RTSTRUCT, NIfTI, NRRD or PNG.")
 
 
 def masks_of_seg(seg: SegRead, source: VolumeSource) -> MaskSet:
@@ -168,9 +189,13 @@ def masks_of_seg(seg: SegRead, source: VolumeSource) -> MaskSet:
     slice_of_source = {(plane.sop_instance_uid, plane.frame_number or 1): k for k, plane in enumerate(source.planes)}
     size = (int(seg.dataset.Rows), int(seg.dataset.Columns))
 
+    placed: dict[Plane, int | Lattice] = {}  # frames of many segments lie on the same slices
+
     def place(frame: SegFrame) -> int | Lattice:
         if frame.plane is not None:
-            return grid.slice_of(frame.plane, size)
+            if frame.plane not in placed:
+                placed[frame.plane] = grid.slice_of(frame.plane, size)
+            return placed[frame.plane]
         k = slice_of_source.get((frame.source_sop_instance_uid, frame.source_frame_number or 1))
         if k is None or size != source.shape_kji[1:]:
             raise MaskMismatch("A frame has neither a position nor a source image of this series.")
@@ -179,11 +204,13 @@ def masks_of_seg(seg: SegRead, source: VolumeSource) -> MaskSet:
     if seg.form == "LABELMAP":
         return _of_labelmap(seg, grid, place, known)
     bricks: dict[BrickKey, Brick] = {}
-    for number in sorted(known):
+    by_number: dict[int, list[SegFrame]] = {}
+    for frame in seg.frames:
+        by_number.setdefault(frame.segment_number or 0, []).append(frame)
+    for number, frames in sorted(by_number.items()):
         painter = Painter(grid, number)
-        for frame in seg.frames:
-            if frame.segment_number == number:
-                painter.paint(place(frame), seg.pixels(frame))
+        for frame in frames:
+            painter.paint(place(frame), seg.pixels(frame))
         bricks |= painter.bricks()
     return MaskSet(source.shape_kji, bricks)
 

@@ -20,7 +20,7 @@ SEEN = f"{visible_target('g')} and {visible_work('segmentation', 'g.project_id',
 everybody's work or it is one's own."""
 
 _COLUMNS = (
-    "g.id, g.project_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"
+    "g.id, g.project_id, g.study_id, g.study_instance_uid, g.series_instance_uid, g.frame_of_reference_uid, g.label, g.state, g.version,"
     " g.prediction_id, g.created_by, g.created_at, g.updated_at, g.deleted_at, n.shape_kji, n.affine_lps, n.sop_instance_uid, n.created_at as made_at,"
     " (select u.username from users u where u.id = n.created_by) as made_by"
 )
@@ -152,11 +152,17 @@ _BRICKS_OF_VERSION = (
 )
 
 
-async def read_masks(tx: ReadTx, row: Row, segment_numbers: Sequence[int] | None = None) -> MaskSet:
-    """The bricks of the version in `row`, which the caller got from `get_version`; of these segments, or of all."""
+async def read_masks(
+    tx: ReadTx, row: Row, segment_numbers: Sequence[int] | None = None, *, bricks_from_to: tuple[int, int] | None = None
+) -> MaskSet:
+    """The bricks of the version in `row`, which the caller got from `get_version`; of these segments, or of all.
+
+    `bricks_from_to`: the first and last brick index, of a part of the slices.
+    """
     bricks = await tx.fetch(
-        f"select s.segment_number, s.brick_index, s.counts, b.address, b.data from {_BRICKS_OF_VERSION} join bricks b using (address)",
-        row["id"], row["version"], segment_numbers,
+        f"select s.segment_number, s.brick_index, s.counts, b.address, b.data from {_BRICKS_OF_VERSION} join bricks b using (address)"
+        " where s.brick_index between $4 and $5",
+        row["id"], row["version"], segment_numbers, *(bricks_from_to or (0, 1 << 30)),
     )  # fmt: skip
     found: dict[BrickKey, Brick] = {
         (b["segment_number"], b["brick_index"]): Brick(b["address"], b["data"], tuple(b["counts"])) for b in bricks

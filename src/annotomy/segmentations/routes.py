@@ -23,6 +23,7 @@ from annotomy.http.pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from annotomy.http.reasons import reason_of
 from annotomy.identity.credentials import require_fresh
 from annotomy.segmentations import body, edit, export, importing, query
+from annotomy.segmentations.bricks import BRICK_SLICES
 from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
 from annotomy.segmentations.importing import MAX_IMPORT_BYTES, UnreadableMasks
 from annotomy.segmentations.schemas import (
@@ -131,13 +132,28 @@ async def get_masks(
     actor: NamedDependency[Actor],
     services: NamedDependency[Services],
     version: FromPath[int | None] = None,
+    segment_number: Annotated[list[int] | None, QueryParameter(description="These segments alone")] = None,
+    first_slice: Annotated[int | None, QueryParameter(ge=0, description="A part: from this slice on (k)")] = None,
+    last_slice: Annotated[int | None, QueryParameter(ge=0, description="The part's last slice; else the first")] = None,
 ) -> Stream:
-    """All masks of a version as packed bits behind a JSON header that names their ranges."""
+    """Masks of a version as packed bits behind a JSON header that names their ranges: all, or segments and slices."""
     async with services.db.read(actor) as tx:
         row = await query.get_version(tx, segmentation_id, version)
-        masks = await query.read_masks(tx, row)
-    numbers = [segment["segment_number"] for segment in row["segments"]]
-    pieces = body.encode(masks, numbers, row["affine_lps"], row["version"])
+        wanted = row["segments"] if segment_number is None else query.segments_named(row, segment_number)
+        numbers = [segment["segment_number"] for segment in wanted]
+        last = first_slice if last_slice is None else last_slice
+        if first_slice is None or last is None:
+            masks = await query.read_masks(tx, row, segment_number)
+        else:
+            if not first_slice <= last < row["shape_kji"][0]:
+                raise BadRequest("The segmentation does not have these slices.")
+            bricks = (first_slice // BRICK_SLICES, last // BRICK_SLICES)
+            masks = await query.read_masks(tx, row, segment_number, bricks_from_to=bricks)
+    pieces = (
+        body.encode(masks, numbers, row["affine_lps"], row["version"])
+        if first_slice is None or last is None
+        else body.encode_slices(masks, numbers, row["affine_lps"], row["version"], first_slice, last)
+    )
     headers = {"ETag": etag(row["version"]), "Vary": "Accept-Encoding", **(PRESENT if version is None else UNCHANGING)}
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
@@ -179,7 +195,7 @@ class ImportForm(msgspec.Struct):
     metadata: Any
     """JSON: `{"project_id", "study_instance_uid", "series_instance_uid", "label"?, "segments"?}`."""
     file: UploadFile
-    """DICOM SEG, NIfTI, NRRD, or a ZIP of PNG slices."""
+    """DICOM SEG or RTSTRUCT, NIfTI, NRRD, or a ZIP of PNG slices."""
 
 
 @post(
@@ -223,7 +239,7 @@ async def import_segmentation(
 async def import_from_archive(
     data: JSONBody[ArchivedSegmentation], actor: NamedDependency[Actor], services: NamedDependency[Services]
 ) -> Response[Segmentation]:
-    """A DICOM SEG that the archive holds becomes a segmentation of the series that it references."""
+    """A DICOM SEG or RTSTRUCT that the archive holds becomes a segmentation of the series that it references."""
     made = await importing.import_from_archive(
         services, actor, data.project_id, data.sop_instance_uid, label=data.label
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 State = Literal["proposal", "draft", "submitted", "approved", "rejected"]
-Form = Literal["seg", "labelmap-seg", "nifti", "nrrd", "rtstruct", "png"]
+Form = Literal["seg", "labelmap-seg", "fractional-seg", "nifti", "nrrd", "rtstruct", "png"]
 
 
 class Code(msgspec.Struct, frozen=True):

@@ -19,35 +19,21 @@ from annotomy.archive.store import Incoming, keep_derived, write_derived
 from annotomy.archive.volume import VolumeSource
 from annotomy.db.engine import WriteTx
 from annotomy.db.identifiers import new_id
-from annotomy.dicom.geometry import spacing_mm
-from annotomy.dicom.seg import ANATOMICAL_STRUCTURE, Coded, SegIdentity, SegSegment, write_seg
+from annotomy.dicom.seg import Coded, SegIdentity
 from annotomy.events import Event, emit
 from annotomy.projects.access import Permission, require, require_study
 from annotomy.segmentations.bricks import Brick, BrickKey, MaskSet, of_labels, of_masks
 from annotomy.segmentations.errors import MaskMismatch, SegmentsInvalid
+from annotomy.segmentations.seg_file import seg_of
+from annotomy.segmentations.segment import NewSegment
 from annotomy.segmentations.statistics import Statistics, statistics_of
 from annotomy.services import Services
 
 MAX_SEGMENT_NUMBER = 65535
 """SegmentNumber is US (PS3.3 C.8.20.2)."""
-MAX_OVERLAPPING_VOXELS = 1 << 31
-"""Voxels x segments that are spread out at once to write a BINARY SEG of segments that overlap: 2 GiB."""
 _SERIES_NUMBER = 9000
 """Derived series stand behind the images."""
 _COLOR = re.compile(r"^#[0-9a-fA-F]{6}$")
-
-
-@dataclass(frozen=True, slots=True)
-class NewSegment:
-    number: int
-    label: str
-    code: Coded
-    """(value, scheme, meaning)"""
-    color: str
-    """#rrggbb"""
-    category: Coded = ANATOMICAL_STRUCTURE
-    algorithm: tuple[str, str] | None = None
-    """(name, version) of the model; None: drawn by a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +74,7 @@ async def create_segmentation(
     _require_valid(new)
     async with services.db.read(actor) as tx:
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
-        await require_study(
+        study_id = await require_study(
             tx,
             actor,
             new.project_id,
@@ -104,16 +90,18 @@ async def create_segmentation(
         await require(tx, actor, Permission.SEGMENTATION_WRITE, new.project_id)
         made = await tx.fetchval(
             "insert into segmentations (id, project_id, study_instance_uid, series_instance_uid, frame_of_reference_uid, label,"
-            " state, prediction_id, created_by, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)"
+            " state, prediction_id, created_by, created_at, updated_at, study_id)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)"
             " on conflict (id) do nothing returning id",
             segmentation_id, new.project_id, source.study_instance_uid, source.series_instance_uid,
             source.frame_of_reference_uid, new.label, new.state, new.prediction_id, actor.user_id, made_at,
+            study_id,
         )  # fmt: skip
         if made is None:  # another call of the same id was first
             return segmentation_id
         sop_instance_uid = new.kept_as
         if kept is not None:
-            sop_instance_uid = (await write_derived(tx, new.project_id, kept)).sop_instance_uid
+            sop_instance_uid = (await write_derived(tx, new.project_id, study_id, kept)).sop_instance_uid
         await tx.execute(
             "insert into segmentation_versions (segmentation_id, version, label, state, shape_kji, affine_lps,"
             " sop_instance_uid, why, created_by, created_at) values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -200,37 +188,6 @@ def seg_identity(
         made_at=made_at,
         software_version=annotomy.__version__,
         creator=creator,
-    )
-
-
-def seg_of(
-    masks: MaskSet,
-    segments: Sequence[NewSegment],
-    source: VolumeSource,
-    identity: SegIdentity,
-    form: Literal["BINARY", "LABELMAP"] = "BINARY",
-) -> bytes:
-    """The DICOM SEG. Its segments are numbered 1, 2, ... in the order of ours (PS3.3 C.8.20.2)."""
-    ordered = sorted(segments, key=lambda segment: segment.number)
-    values = {segment.number: n for n, segment in enumerate(ordered, start=1)}
-    pixels, overlap = masks.labelmap(values)
-    if overlap and form == "LABELMAP":
-        raise MaskMismatch("Segments overlap; a label map holds one segment for each voxel. Export as seg instead.")
-    if overlap:
-        if pixels.size * len(ordered) > MAX_OVERLAPPING_VOXELS:
-            raise MaskMismatch("The overlapping segments are too large to be written as one DICOM SEG.")
-        pixels = np.stack([masks.mask(number) for number in values], axis=-1).view(np.uint8)
-    elif len(ordered) < 256:
-        pixels = pixels.astype(np.uint8)
-    return write_seg(
-        headers=source.headers,
-        frame_numbers=[plane.frame_number for plane in source.planes],
-        frame_of_reference_uid=source.frame_of_reference_uid,
-        spacing_between_slices_mm=spacing_mm(source.affine_lps)[2],
-        pixels=pixels,
-        segments=[SegSegment(s.label, s.category, s.code, s.color, s.algorithm) for s in ordered],
-        identity=identity,
-        form=form,
     )
 
 

@@ -81,6 +81,7 @@ def _ended(path: str, outcomes: list[StoreOutcome]) -> Ended:
         chosen.study_instance_uid or None,
         chosen.sop_instance_uid or None,
         chosen.problem.to_json() if chosen.problem else None,
+        chosen.instance_id,
     )
 
 

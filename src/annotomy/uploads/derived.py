@@ -1,7 +1,7 @@
-"""Objects of an upload that say something of other images (SEG, SR) go to the feature that shows them.
+"""Stored objects that say something of other images (SEG, RTSTRUCT, SR) go to the feature that shows them.
 
-They are in the archive before, and stay there whatever becomes of this: a failure is a word on the file, and sending the
-file again tries again. Which feature takes what is registered in `worker.py`, since features above uploads may not be
+They are in the archive before, and stay there whatever becomes of this: of an upload, a failure is a word on the file, and
+sending the file again tries again; of STOW-RS and C-STORE, it is the end of a job. Which feature takes what is registered in `worker.py`, since features above uploads may not be
 imported here.
 """
 
@@ -13,9 +13,12 @@ from uuid import UUID
 import structlog
 
 from annotomy.actor import Actor
+from annotomy.archive.arrivals import TakeStored
 from annotomy.archive.store import StoreOutcome
 from annotomy.dicom.unreadable import UNREADABLE
 from annotomy.errors import Problem
+from annotomy.jobs.handlers import HandlerSpec, JobContext, Reject, Retry
+from annotomy.jobs.queue import MAX_ATTEMPTS
 from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
@@ -62,3 +65,23 @@ async def take_derived(
                 outcome = replace(outcome, problem=NotTakenOver(detail))
         told.append(outcome)
     return Taken(told, made)
+
+
+def taking(takers: Takers) -> HandlerSpec:
+    """The handler of what came over STOW-RS and C-STORE."""
+
+    async def take(services: Services, job: TakeStored, context: JobContext) -> None:
+        """The images may be still on their way, in whatever order they are sent: so every refusal is tried again."""
+        try:
+            await takers[job.sop_class_uid](services, context.asker, job.project_id, job.sop_instance_uid)
+        except Problem as problem:
+            if context.attempt < MAX_ATTEMPTS - 1:
+                raise Retry from problem
+            raise Reject(problem) from problem
+        except UNREADABLE as error:
+            log.warning("archive.not_taken_over", sop_instance_uid=job.sop_instance_uid, exc_info=True)
+            raise Reject(NotTakenOver(f"The object cannot be read ({type(error).__name__}).")) from error
+        async with services.db.write(context.asker) as tx:
+            await context.finish(tx)
+
+    return HandlerSpec(TakeStored, take)

@@ -158,15 +158,25 @@ class Ended(msgspec.Struct, frozen=True):
     study_instance_uid: str | None
     sop_instance_uid: str | None
     problem: dict[str, Any] | None
+    instance_id: int | None
 
 
 async def book_files(tx: WriteTx, manifest_id: UUID, ended: Iterable[Ended]) -> None:
     """Books the outcomes in the transaction of the upload that brought the files. What is stored stays stored."""
     await tx.executemany(
-        "update study_manifest_files set state = $3, study_instance_uid = $4, sop_instance_uid = $5, problem = $6"
+        "update study_manifest_files set state = $3, study_instance_uid = $4, sop_instance_uid = $5, problem = $6,"
+        " instance_id = $7"
         " where manifest_id = $1 and path = $2 and state in ('missing', 'refused')",
         [
-            (manifest_id, one.path, one.state, one.study_instance_uid, one.sop_instance_uid, one.problem)
+            (
+                manifest_id,
+                one.path,
+                one.state,
+                one.study_instance_uid,
+                one.sop_instance_uid,
+                one.problem,
+                one.instance_id,
+            )
             for one in ended
         ],
     )
@@ -186,9 +196,10 @@ async def _mark_known(tx: WriteTx, manifest_id: UUID, project_id: UUID) -> None:
     """Content that the actor may bring along counts as sent, and joins the project as if it had been stored again."""
     rows = await tx.fetch(
         "update study_manifest_files f set state = 'already', study_instance_uid = st.study_instance_uid,"
-        " sop_instance_uid = i.sop_instance_uid from instances i join studies st on st.id = i.study_id"
-        " where f.manifest_id = $1 and f.blake3 is not null and i.blob_address = f.blake3 and i.blob_size = f.size"
-        f" and {takeable_instances('i', '$2')} returning i.study_id, i.sop_instance_uid",
+        " sop_instance_uid = i.sop_instance_uid, instance_id = i.id from instances i join studies st on st.id = i.study_id"
+        " where f.manifest_id = $1 and f.blake3 is not null and i.id = (select min(k.id) from instances k"
+        f" where k.blob_address = f.blake3 and k.blob_size = f.size and {takeable_instances('k', '$2')})"
+        " returning i.study_id, i.sop_instance_uid",
         manifest_id, project_id,
     )  # fmt: skip
     for study_id in sorted({row["study_id"] for row in rows}):
@@ -196,8 +207,8 @@ async def _mark_known(tx: WriteTx, manifest_id: UUID, project_id: UUID) -> None:
         await bring_instances(tx, project_id, study_id, sop_instance_uids)
     await tx.execute(
         "update study_manifest_files f set state = 'already', study_instance_uid = k.study_instance_uid,"
-        " sop_instance_uid = k.sop_instance_uid from study_manifest_files k join study_manifests m on m.id = k.manifest_id"
-        " join instances i on i.sop_instance_uid = k.sop_instance_uid"
+        " sop_instance_uid = k.sop_instance_uid, instance_id = k.instance_id"
+        " from study_manifest_files k join study_manifests m on m.id = k.manifest_id join instances i on i.id = k.instance_id"
         " where f.manifest_id = $1 and f.state = 'missing' and f.sha256 is not null and k.sha256 = f.sha256"
         " and k.size = f.size and k.state in ('stored', 'already') and m.project_id = $2"
         f" and {visible_instances('i', project='$2')}",

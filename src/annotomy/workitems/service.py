@@ -15,7 +15,13 @@ from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, Conflict, NotFound, TooLarge
 from annotomy.events import Event, emit
 from annotomy.jobs.queue import cancel_job
-from annotomy.projects.access import Permission, require, require_study, visible_target, visible_work
+from annotomy.projects.access import (
+    Permission,
+    require,
+    require_study,
+    visible_target,
+    visible_work,
+)
 from annotomy.workitems import attributes as said
 from annotomy.workitems.errors import WorkitemNotYours, WorkitemRefused
 from annotomy.workitems.states import FINAL, REQUESTS, WORDS, Json, Request, State, step, unmet
@@ -38,7 +44,7 @@ VISIBLE = (
 )
 FROM = " from workitems w left join predictions p on p.id = w.prediction_id left join jobs j on j.id = p.job_id"
 SELECT = (
-    "select w.id, w.workitem_uid, w.project_id, w.study_instance_uid, w.series_instance_uid, w.attributes, w.transaction_uid,"
+    "select w.id, w.workitem_uid, w.project_id, w.study_id, w.study_instance_uid, w.series_instance_uid, w.attributes, w.transaction_uid,"
     f" w.prediction_id, w.created_at, p.job_id, {STATE_SQL} as state, {_MODIFIED} as modified_at"
 )
 
@@ -48,6 +54,7 @@ class Workitem:
     id: UUID
     workitem_uid: str
     project_id: UUID
+    study_id: int | None
     study_instance_uid: str | None
     series_instance_uid: str | None
     attributes: Json
@@ -73,7 +80,9 @@ class Workitem:
 async def get_workitem(tx: ReadTx, workitem_uid: str, *, for_update: bool = False) -> Workitem:
     """Raises NotFound."""
     lock = " for no key update of w" if for_update else ""
-    row = await tx.fetchrow(f"{SELECT}{FROM} where w.workitem_uid = $1 and {VISIBLE}{lock}", workitem_uid)
+    row = await tx.fetchrow(
+        f"{SELECT}{FROM} where w.workitem_uid = $1 and {VISIBLE} order by w.id limit 1{lock}", workitem_uid
+    )
     if row is None:
         raise NotFound("There is no such workitem.")
     return Workitem(**dict(row))
@@ -88,29 +97,37 @@ async def create_workitem(tx: WriteTx, project_id: UUID, workitem_uid: str | Non
     if not _is_uid(named):
         raise BadRequest("The workitem is named by a UID.")
     study, series = said.place_of(kept)
+    study_id: int | None = None
     if study is not None:
-        await require_study(tx, tx.actor, project_id, study, series_instance_uid=series)
+        study_id = await require_study(tx, tx.actor, project_id, study, series_instance_uid=series)
     elif series is not None:
         raise BadRequest("An input that names a series names its study.")
-    made = await tx.fetchval(
-        "insert into workitems (id, workitem_uid, project_id, study_instance_uid, series_instance_uid, attributes,"
-        " created_by) values ($1, $2, $3, $4, $5, $6, $7) on conflict (workitem_uid) do nothing returning id",
-        new_id(), named, project_id, study, series, _bounded(kept), tx.actor.user_id,
-    )  # fmt: skip
-    if made is None:
+    # The UID is taken for who sees its workitem. Who does not is answered as if there were none.
+    await tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 1))", named)
+    if await tx.fetchval(f"select exists (select{FROM} where w.workitem_uid = $1 and {VISIBLE})", named):
         raise WorkitemRefused("There is a workitem of this UID.", status_code=0x0111)
+    await tx.execute(
+        "insert into workitems (id, workitem_uid, project_id, study_instance_uid, series_instance_uid, attributes,"
+        " created_by, study_id) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        new_id(), named, project_id, study, series, _bounded(kept), tx.actor.user_id, study_id,
+    )  # fmt: skip
     await _tell(tx, "workitem.created", await get_workitem(tx, named))
     return named
 
 
 async def create_of_prediction(
-    tx: WriteTx, *, prediction_id: UUID, project_id: UUID, series_instance_uid: str, model: str, version: str
+    tx: WriteTx,
+    *,
+    prediction_id: UUID,
+    project_id: UUID,
+    study_id: int,
+    series_instance_uid: str,
+    model: str,
+    version: str,
 ) -> None:
     """In the transaction that asks for the prediction, whose right has been decided. Its events are the prediction's."""
     row = await tx.fetchrow(
-        "select st.study_instance_uid, st.attributes, now() as at from series se join studies st on st.id = se.study_id"
-        " where se.series_instance_uid = $1",
-        series_instance_uid,
+        "select st.study_instance_uid, st.attributes, now() as at from studies st where st.id = $1", study_id
     )
     assert row is not None, "a prediction is asked for a series that is kept"
     study: str = row["study_instance_uid"]
@@ -130,9 +147,9 @@ async def create_of_prediction(
     }
     await tx.execute(
         "insert into workitems (id, workitem_uid, project_id, study_instance_uid, series_instance_uid, attributes,"
-        " prediction_id, created_by) values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        " prediction_id, created_by, study_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         new_id(), f"2.25.{prediction_id.int}", project_id, study, series_instance_uid, kept, prediction_id,
-        tx.actor.user_id,
+        tx.actor.user_id, study_id,
     )  # fmt: skip
 
 
@@ -226,6 +243,7 @@ async def _tell(tx: WriteTx, event_type: str, found: Workitem, **data: Any) -> N
             object_id=found.workitem_uid,
             project_id=found.project_id,
             study_instance_uid=found.study_instance_uid,
+            study_id=found.study_id,
             series_instance_uid=found.series_instance_uid,
             data=data,
         ),

@@ -1996,6 +1996,23 @@ export interface paths {
         patch: operations["ChangeSegmentation"];
         trace?: never;
     };
+    "/api/v1/segmentations/{segmentation_id}/agreement": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Compare */
+        get: operations["CompareSegments"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/segmentations/{segmentation_id}/export": {
         parameters: {
             query?: never;
@@ -2022,6 +2039,23 @@ export interface paths {
         };
         /** GetMasks */
         get: operations["GetMasks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/segmentations/{segmentation_id}/measures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Measure */
+        get: operations["MeasureSegment"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2075,6 +2109,23 @@ export interface paths {
         get: operations["GetSegmentationStatistics"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/segmentations/{segmentation_id}/tools": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** UseTool */
+        post: operations["UseTool"];
         delete?: never;
         options?: never;
         head?: never;
@@ -3072,6 +3123,18 @@ export interface components {
             decided_at: string | null;
             note: string;
         };
+        /** Agreement */
+        Agreement: {
+            dice: number;
+            iou: number;
+            volume_mm3: number;
+            other_volume_mm3: number;
+            volume_difference_mm3: number;
+            hausdorff_mm: number | null;
+            hausdorff95_mm: number | null;
+            surface_dice: number | null;
+            tolerance_mm: number;
+        };
         /** Algorithm */
         Algorithm: {
             name: string;
@@ -3240,6 +3303,13 @@ export interface components {
             label?: string | null;
             /** @default  */
             why: string;
+        };
+        /** Combine */
+        Combine: {
+            operation: string;
+            with_segment: number;
+            /** @constant */
+            tool: "combine";
         };
         /** Concept */
         Concept: {
@@ -3441,6 +3511,13 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /** FillHoles */
+        FillHoles: {
+            /** @default false */
+            by_slice: boolean;
+            /** @constant */
+            tool: "fill_holes";
+        };
         /** Geometry */
         Geometry: {
             /** @enum {string} */
@@ -3464,6 +3541,12 @@ export interface components {
             id: string;
             name: string;
             user_ids: string[];
+        };
+        /** Grow */
+        Grow: {
+            by_mm: number;
+            /** @constant */
+            tool: "grow";
         };
         /** Hint */
         Hint: {
@@ -3503,6 +3586,11 @@ export interface components {
             /** Format: date-time */
             used_at: string;
         };
+        /** Interpolate */
+        Interpolate: {
+            /** @constant */
+            tool: "interpolate";
+        };
         /** IssuedApiKey */
         IssuedApiKey: {
             /** Format: uuid */
@@ -3538,6 +3626,11 @@ export interface components {
             created_at: string;
             started_at: string | null;
             finished_at: string | null;
+        };
+        /** KeepLargest */
+        KeepLargest: {
+            /** @constant */
+            tool: "keep_largest";
         };
         /** LabelAttribute */
         LabelAttribute: {
@@ -3634,6 +3727,14 @@ export interface components {
              * @enum {string}
              */
             source: "server" | "client";
+        };
+        /** Measures */
+        Measures: {
+            longest_diameter_mm: number;
+            parts: number;
+            slice_areas_mm2: {
+                [key: string]: number;
+            };
         };
         /** Member */
         Member: {
@@ -4788,6 +4889,12 @@ export interface components {
             study_instance_uid: string;
             series_instance_uids?: string[];
         };
+        /** Shrink */
+        Shrink: {
+            by_mm: number;
+            /** @constant */
+            tool: "shrink";
+        };
         /** SignInWays */
         SignInWays: {
             sign_up: boolean;
@@ -4810,6 +4917,12 @@ export interface components {
         Signature: {
             /** @default  */
             note: string;
+        };
+        /** Smooth */
+        Smooth: {
+            sigma_mm: number;
+            /** @constant */
+            tool: "smooth";
         };
         /** StatisticsAnswer */
         StatisticsAnswer: {
@@ -4961,6 +5074,13 @@ export interface components {
             in_flight_bytes: number;
             open_uploads: number;
             quota: components["schemas"]["Quota"];
+        };
+        /** UsedTool */
+        UsedTool: {
+            segment_number: number;
+            tool: components["schemas"]["FillHoles"] | components["schemas"]["KeepLargest"] | components["schemas"]["Grow"] | components["schemas"]["Shrink"] | components["schemas"]["Smooth"] | components["schemas"]["Interpolate"] | components["schemas"]["Combine"];
+            /** @default  */
+            why: string;
         };
         /** User */
         User: {
@@ -5360,8 +5480,44 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description The masks are too large for this */
+        TheMasksAreTooLargeForThis: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description The masks do not fit the series */
         TheMasksDoNotFitTheSeries: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not available now */
+        NotAvailableNow: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Too large. The masks are too large for this */
+        TooLargeOrTheMasksAreTooLargeForThis: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The segments are not valid */
+        TheSegmentsAreNotValid: {
             headers: {
                 [name: string]: unknown;
             };
@@ -5468,15 +5624,6 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Not available now */
-        NotAvailableNow: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
         /** @description Not offered in an accepted form */
         NotOfferedInAnAcceptedForm: {
             headers: {
@@ -5488,15 +5635,6 @@ export interface components {
         };
         /** @description There is nothing in this range */
         ThereIsNothingInThisRange: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description The frame cannot be decoded */
-        TheFrameCannotBeDecoded: {
             headers: {
                 [name: string]: unknown;
             };
@@ -10241,10 +10379,50 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    CompareSegments: {
+        parameters: {
+            query: {
+                /** @description Another segmentation; the same if not given */
+                other?: string | null;
+                other_segment_number?: number | null;
+                /** @description A version; the present one if not given */
+                other_version?: number | null;
+                segment_number: number;
+                tolerance_mm?: number;
+                /** @description A version; the present one if not given */
+                version?: number | null;
+            };
+            header?: never;
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agreement"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["TheMasksAreTooLargeForThis"];
+            422: components["responses"]["TheMasksDoNotFitTheSeries"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
     ExportSegmentation: {
         parameters: {
             query?: {
-                format?: "seg" | "labelmap-seg" | "nifti" | "nrrd" | "rtstruct" | "png";
+                format?: "seg" | "labelmap-seg" | "fractional-seg" | "nifti" | "nrrd" | "rtstruct" | "png";
                 /** @description One segment alone */
                 segment_number?: number | null;
                 /** @description A version; the present one if not given */
@@ -10280,7 +10458,14 @@ export interface operations {
     };
     GetMasks: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A part: from this slice on (k) */
+                first_slice?: number | null;
+                /** @description The part's last slice; else the first */
+                last_slice?: number | null;
+                /** @description These segments alone */
+                segment_number?: number[] | null;
+            };
             header?: never;
             path: {
                 segmentation_id: string;
@@ -10303,6 +10488,39 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
+        };
+    };
+    MeasureSegment: {
+        parameters: {
+            query: {
+                segment_number: number;
+                /** @description A version; the present one if not given */
+                version?: number | null;
+            };
+            header?: never;
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Measures"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["TheMasksAreTooLargeForThis"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
         };
     };
     RestoreSegmentationVersion: {
@@ -10405,6 +10623,47 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    UseTool: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag that was read */
+                "If-Match"?: string | null;
+            };
+            path: {
+                segmentation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UsedTool"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLargeOrTheMasksAreTooLargeForThis"];
+            422: components["responses"]["TheSegmentsAreNotValid"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["NotAvailableNow"];
+        };
+    };
     ListSegmentationVersions: {
         parameters: {
             query?: never;
@@ -10474,7 +10733,14 @@ export interface operations {
     };
     GetMasksOfVersion: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A part: from this slice on (k) */
+                first_slice?: number | null;
+                /** @description The part's last slice; else the first */
+                last_slice?: number | null;
+                /** @description These segments alone */
+                segment_number?: number[] | null;
+            };
             header?: never;
             path: {
                 segmentation_id: string;
@@ -11921,7 +12187,7 @@ export interface operations {
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
-            406: components["responses"]["TheFrameCannotBeDecoded"];
+            406: components["responses"]["TheFrameCannotBeDecodedOrNotOfferedInAnAcceptedForm"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["NotAvailableNow"];
         };

@@ -34,6 +34,7 @@ create table events (
   project_id uuid,
   object_kind text not null,
   object_id text not null,
+  study_id bigint,                             -- the holding that it is about
   study_instance_uid text collate "C",         -- what the event hangs on: who does not see it does not see the event
   series_instance_uid text collate "C",
   data jsonb not null default '{}'
@@ -405,9 +406,12 @@ create table blobs (
   format text not null default 'plain',
   created_at timestamptz not null default now()
 );
-create table studies (
+create table studies (                         -- one row is a holding: the same UID may be kept more than once (decision 10)
   id bigint generated always as identity primary key,
-  study_instance_uid text collate "C" not null unique,
+  study_instance_uid text collate "C" not null,
+  stored_into uuid,                            -- the project that it was first stored into
+  sole_sender uuid,                            -- who stored all that is in it; null once others did
+  repeated boolean not null default false,     -- there is another holding of this UID: lists then look which comes first
   patient_id text collate "C" not null default '',
   patient_name text not null default '',
   name_key text collate "C" not null default '', -- lower-cased name: prefix ranges stay leakproof under row-level security
@@ -427,17 +431,19 @@ create table studies (
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  unique (study_at, id)
+  unique (study_at, id),
+  unique (study_instance_uid, stored_into, sole_sender)
 );
-create index studies_patient on studies (patient_id);
-create index studies_name on studies (name_key);
-create index studies_accession on studies (accession_number);
+create index studies_repeated on studies (study_instance_uid, id) where repeated;
+create index studies_patient on studies (patient_id, id); -- with the id: pages are cut in the order of each
+create index studies_name on studies (name_key, id);
+create index studies_accession on studies (accession_number, id);
 create index studies_modalities on studies using gin (modalities);
 create index studies_search on studies using gin (search_nfd gin_trgm_ops);
 create table series (
   id bigint generated always as identity primary key,
   study_id bigint not null references studies on delete cascade,
-  series_instance_uid text collate "C" not null unique,
+  series_instance_uid text collate "C" not null,
   modality text collate "C" not null default '',
   series_number integer,
   series_description text not null default '',
@@ -448,14 +454,15 @@ create table series (
   owner_id uuid,                               -- whose work it shows (a segmentation); null: nobody's, as images
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  updated_at timestamptz not null default now(),
+  unique (series_instance_uid, study_id)
 );
 create index series_of_study on series (study_id);
 create table instances (
   id bigint generated always as identity primary key,
   study_id bigint not null references studies on delete cascade,
   series_id bigint not null references series on delete cascade,
-  sop_instance_uid text collate "C" not null unique,
+  sop_instance_uid text collate "C" not null,
   sop_class_uid text collate "C" not null,
   transfer_syntax_uid text collate "C" not null,
   instance_number integer,
@@ -467,7 +474,8 @@ create table instances (
   data_set_digest bytea not null,              -- BLAKE3 of transfer syntax and data set: the file meta information is not the instance
   attributes jsonb not null default '{}',      -- DICOM JSON of the instance-level attributes that QIDO-RS answers
   rule_values jsonb not null default '{}',     -- attributes that rules may name: lists of normalised texts, and the names of unreadable ones
-  created_at timestamptz not null default now()
+  created_at timestamptz not null default now(),
+  unique (sop_instance_uid, study_id)
 );
 create index instances_of_series on instances (series_id, instance_number, id);
 create index instances_of_study on instances (study_id);
@@ -496,6 +504,31 @@ create index project_items_of_series on project_items (series_id) where series_i
 create index project_items_of_instance on project_items (instance_id) where instance_id is not null;
 create view project_studies as                 -- the assignments alone; writable
   select project_id, study_id, series_id, instance_id, added_by, added_at from project_items where audience_id = 0;
+-- Where a sender's next instances of a study go, if not to what somebody else stored: the holding that they alone have filled,
+-- in the project that they store into, as long as the project holds it. Locked, and so is the making of another by others
+-- who store into the same project: what one of them has just made is found by the next.
+create function own_holding(uid text, project uuid, sender uuid) returns bigint language plpgsql as $$
+declare
+  found_id bigint;
+begin
+  perform pg_advisory_xact_lock(hashtextextended(project || ' ' || uid, 0));
+  select st.id into found_id from studies st
+    where st.study_instance_uid = uid and st.stored_into = project and st.sole_sender = sender
+      and exists (select from project_studies ps
+                  where ps.study_id = st.id and ps.project_id = project and ps.series_id is null)
+    for no key update;
+  return found_id;
+end $$;
+-- Two that are made at once: the second waits here, and finds the first.
+create function mark_repeated_studies() returns trigger language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(new.study_instance_uid, 0));
+  if exists (select from studies where study_instance_uid = new.study_instance_uid and id <> new.id) then
+    update studies set repeated = true where study_instance_uid = new.study_instance_uid and not repeated;
+  end if;
+  return null;
+end $$;
+create trigger mark_repeated after insert on studies for each row execute function mark_repeated_studies();
 
 create table share_links (                     -- projects/share_links.py: each acts as its maker, narrowed to its items
   id uuid primary key,
@@ -543,6 +576,7 @@ create table study_manifest_files (
   study_instance_uid text collate "C",
   sop_instance_uid text collate "C",
   problem jsonb,
+  instance_id bigint,                          -- what it became
   primary key (manifest_id, ordinal)
 );
 create unique index study_manifest_files_path on study_manifest_files (manifest_id, path);
@@ -655,38 +689,42 @@ begin
 end $$;
 create trigger append_only before update or delete on annotation_versions
   for each row execute function refuse_annotation_history_change();
--- Annotations may be older than their study's arrival, and outlive it. The lock makes one that is created at the same moment
--- wait for the study's row, or the study for it.
+-- Annotations may be older than their study's arrival in their project, and outlive it. What other projects hold is nothing to
+-- them. The lock makes one that is created at the same moment wait for the study, or the study for it.
 create function bind_annotations_to_study() returns trigger language plpgsql as $$
+declare
+  uid text;
 begin
-  if tg_op = 'INSERT' then
-    perform pg_advisory_xact_lock(hashtextextended(new.study_instance_uid, 0));
-    update annotations set study_id = new.id where study_instance_uid = new.study_instance_uid;
-  else
-    update annotations set study_id = null where study_instance_uid = old.study_instance_uid;
+  if tg_op = 'DELETE' then
+    update annotations set study_id = null where study_id = old.id and study_instance_uid = old.study_instance_uid;
+    return null;
   end if;
+  select study_instance_uid into uid from studies where id = new.study_id;
+  perform pg_advisory_xact_lock(hashtextextended(uid, 0));
+  update annotations a set study_id = new.study_id
+    where a.study_instance_uid = uid and a.project_id = new.project_id and a.study_id is distinct from new.study_id
+      and not exists (select from project_studies ps where ps.study_id = a.study_id and ps.project_id = a.project_id);
   return null;
 end $$;
-create trigger bind_annotations after insert or delete on studies for each row execute function bind_annotations_to_study();
--- The key of a stored study, seen or not: what hangs on a hidden study is told apart from what hangs on none.
-create function stored_study(uid text) returns bigint language plpgsql as $$
-declare
-  actor text := current_setting('app.actor', true);
-  found_id bigint;
-begin
-  perform set_config('app.actor', '00000000-0000-0000-0000-000000000000', true);
-  select id into found_id from studies where study_instance_uid = uid;
-  perform set_config('app.actor', actor, true);
-  return found_id;
-end $$;
--- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip.
-create function patients_of(uids text[]) returns table (study_instance_uid text, patient_id text) language plpgsql as $$
+create trigger bind_annotations after insert on project_items for each row when (new.audience_id = 0)
+  execute function bind_annotations_to_study();
+create trigger unbind_annotations after delete on studies for each row execute function bind_annotations_to_study();
+-- For the pseudonyms of the audit alone: the patients of studies, seen or not, in one round trip. A record of a project tells of
+-- what the project holds, or was the first to hold: its auditors learn nothing of what others keep under the same UID.
+create function patients_of(uids text[], projects uuid[])
+  returns table (study_instance_uid text, project_id uuid, patient_id text) language plpgsql as $$
 declare
   actor text := current_setting('app.actor', true);
 begin
   perform set_config('app.actor', '00000000-0000-0000-0000-000000000000', true);
-  return query select st.study_instance_uid, st.patient_id from studies st
-    where st.study_instance_uid = any (uids) and st.patient_id <> '';
+  return query
+    select asked.uid, asked.project, one.patient_id from unnest(uids, projects) asked (uid, project)
+    cross join lateral (
+      select st.patient_id from studies st
+      where st.study_instance_uid = asked.uid and st.patient_id <> ''
+        and (asked.project is null or st.stored_into = asked.project
+             or exists (select from project_items pi where pi.study_id = st.id and pi.project_id = asked.project))
+      order by st.id limit 1) one;
   perform set_config('app.actor', actor, true);
 end $$;
 create table annotation_settings (             -- of a project; no row: the defaults
@@ -737,6 +775,7 @@ create index interactive_sessions_of_user on interactive_sessions (user_id);
 create table segmentations (
   id uuid primary key,
   project_id uuid not null references projects,
+  study_id bigint,                             -- the holding whose images it was drawn on: who does not see them does not see it
   study_instance_uid text collate "C" not null,
   series_instance_uid text collate "C" not null,
   frame_of_reference_uid text collate "C" not null default '',
@@ -803,6 +842,7 @@ create table predictions (
   model text not null,
   model_version text not null,
   project_id uuid not null references projects,
+  study_id bigint,                             -- the holding of its series
   series_instance_uid text collate "C" not null,
   parameters jsonb not null default '{}',
   job_id uuid not null references jobs,        -- holds the state until there is an outcome, and the times
@@ -822,9 +862,10 @@ create index predictions_of_project on predictions (project_id, id);
 -- workitems (PS3.4 CC) -----------------------------------------------------------------------------------------------
 create table workitems (
   id uuid primary key,                         -- sorts by the time of its making
-  workitem_uid text collate "C" not null unique,
+  workitem_uid text collate "C" not null,      -- one for whoever sees it; others may use the same without learning of it
   project_id uuid not null references projects on delete cascade,
-  study_instance_uid text collate "C",         -- of its input: who does not see it does not see the workitem
+  study_id bigint,                             -- the holding of its input: who does not see it does not see the workitem
+  study_instance_uid text collate "C",
   series_instance_uid text collate "C",
   attributes jsonb not null,                   -- DICOM JSON, without what has a column here
   state text not null default 'SCHEDULED' check (state in ('SCHEDULED', 'IN PROGRESS', 'COMPLETED', 'CANCELED')),
@@ -835,6 +876,7 @@ create table workitems (
   updated_at timestamptz not null default now(),
   check (series_instance_uid is null or study_instance_uid is not null)
 );
+create index workitems_by_uid on workitems (workitem_uid, id);
 create index workitems_of_project on workitems (project_id, id);
 create table workitem_subscriptions (
   user_id uuid not null references users on delete cascade,
@@ -1013,8 +1055,8 @@ create policy visible on workitems using (
              and ((select nullif(current_setting('app.project', true), '')) is null
                   or m.project_id = any ((select nullif(current_setting('app.project', true), '')::uuid[])::uuid[])))
      and (workitems.study_instance_uid is null
-          or exists (select from studies st join visibility v on v.study_id = st.id
-                     where st.study_instance_uid = workitems.study_instance_uid and v.project_id = workitems.project_id
+          or exists (select from visibility v
+                     where v.study_id = workitems.study_id and v.project_id = workitems.project_id
                        and (v.series_id is null or workitems.series_instance_uid is null
                             or exists (select from series se where se.id = v.series_id
                                        and se.series_instance_uid = workitems.series_instance_uid)))));
