@@ -163,6 +163,15 @@ async def _held_series(tx: ReadTx, uids: list[str]) -> set[str]:
     return {row["series_instance_uid"] for row in rows}
 
 
+async def holding_of(tx: ReadTx, project_id: UUID, study_instance_uid: str) -> int | None:
+    """The project's own holding of a study: what an event about it hangs on."""
+    return await tx.fetchval(
+        "select ps.study_id from project_studies ps join studies st on st.id = ps.study_id"
+        " where ps.project_id = $1 and st.study_instance_uid = $2 order by ps.study_id limit 1",
+        project_id, study_instance_uid,
+    )  # fmt: skip
+
+
 def _has_modality(row: Mapping[str, Any], asked: str) -> bool:
     """A modality of which everything is hidden finds nothing; a remote that does not tell modalities is believed."""
     element = row.get(MODALITIES)

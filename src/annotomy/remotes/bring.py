@@ -25,7 +25,7 @@ from annotomy.events import Event, emit
 from annotomy.jobs.handlers import Cancelled, HandlerSpec, JobContext, Reject, Retry
 from annotomy.jobs.queue import MAX_ATTEMPTS, Job, enqueue
 from annotomy.projects.access import Permission, require
-from annotomy.remotes.ask import opened, series_shown
+from annotomy.remotes.ask import holding_of, opened, series_shown
 from annotomy.remotes.errors import RemoteFailed, RemoteHoldsNothing, RemoteIncomplete
 from annotomy.remotes.registry import require_open
 from annotomy.remotes.remote_archive import (
@@ -189,6 +189,7 @@ async def _run(services: Services, openers: Openers, job: RetrieveFromRemote, co
     async with services.db.write(context.asker) as tx:
         event = Event(
             type="remote.retrieved",
+            study_id=await holding_of(tx, bringing.project_id, bringing.study_instance_uid),
             object_kind="remote",
             object_id=str(row["remote_id"]),
             project_id=bringing.project_id,

@@ -26,7 +26,7 @@ from annotomy.http.pages import Page, decode_cursor, encode_cursor
 from annotomy.jobs.handlers import Cancelled, HandlerSpec, JobContext, Reject
 from annotomy.jobs.queue import Job, enqueue
 from annotomy.projects.access import Permission, require, visible_instances
-from annotomy.remotes.ask import opened
+from annotomy.remotes.ask import holding_of, opened
 from annotomy.remotes.commitment import apply_result
 from annotomy.remotes.errors import NothingToPush, RemoteFailed, RemoteUnreadable
 from annotomy.remotes.registry import require_open
@@ -393,6 +393,7 @@ async def _emit(
         object_id=str(remote_id),
         project_id=project_id,
         study_instance_uid=study_instance_uid,
+        study_id=await holding_of(tx, project_id, study_instance_uid),
         outcome="failure" if kind.endswith("failed") else "success",
         data={"push_id": str(push_id)} | ({} if count is None else {"instances": count}),
     )
