@@ -24,6 +24,7 @@ from annotomy.collaboration.live import LiveUpdates, live_updates
 from annotomy.collaboration.routes import router as events_router
 from annotomy.db.engine import Database
 from annotomy.dicomweb import bulkdata, metadata, qido, rendered, stow, ups, ups_events, wado, wado_uri
+from annotomy.dimse.remote import open_dimse
 from annotomy.errors import Problem
 from annotomy.http.admission import Admission
 from annotomy.http.cookies import VIEWER_COOKIE
@@ -65,6 +66,9 @@ from annotomy.projects.routes import handlers as role_and_group_handlers
 from annotomy.projects.routes import router as projects_router
 from annotomy.projects.share_links import share_actor
 from annotomy.projects.share_routes import router as share_links_router
+from annotomy.remotes.dicomweb import open_dicomweb
+from annotomy.remotes.remote_archive import Openers
+from annotomy.remotes.routes import routers as remotes_routers
 from annotomy.segmentations.routes import router as segmentations_router
 from annotomy.segmentations.tool_routes import router as segmentation_tools_router
 from annotomy.services import Services
@@ -99,11 +103,15 @@ API_ROUTERS: list[Any] = [
     segmentation_tools_router,
     *inference_routers,
     interactive_router,
+    *remotes_routers,
     audit_router,
     audit_review_router,
     events_router,
 ]
 """Everything under /api/v1, in the order of the features."""
+
+REMOTE_OPENERS: Openers = {"dicomweb": open_dicomweb, "dimse": open_dimse}
+"""How archives elsewhere are spoken to, by their kind."""
 
 OTHER_HANDLERS: list[Any] = [
     *stow.handlers,
@@ -211,6 +219,7 @@ def _build(lifespan: Any, services: Any) -> Litestar:
             "group_roles": Provide(_provide_group_roles),
             "readiness": Provide(_provide_readiness),
             "live": Provide(_provide_live),
+            "remote_openers": Provide(_provide_remote_openers),
         },
         exception_handlers={
             Problem: problem_response,
@@ -281,6 +290,10 @@ async def _provide_provider(state: State) -> Provider:
 
 async def _provide_group_roles() -> GroupRoles:
     return set_group_roles
+
+
+async def _provide_remote_openers() -> Openers:
+    return REMOTE_OPENERS
 
 
 async def _provide_live(state: State) -> LiveUpdates:

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
@@ -23,9 +24,13 @@ from annotomy.inference.commands import model
 from annotomy.logs import configure_logs
 from annotomy.ops.audit_commands import audit_commands
 from annotomy.ops.commands import doctor_command
+from annotomy.remotes.commands import remote_commands
 from annotomy.services import Services
 from annotomy.settings import Settings
 from annotomy.transfer.commands import export_command, import_command
+
+if TYPE_CHECKING:
+    from annotomy.remotes.remote_archive import Openers
 
 
 class _Commands(click.Group):
@@ -219,7 +224,14 @@ async def opened_services(settings: Settings) -> AsyncGenerator[Services]:
         yield services
 
 
+def remote_openers() -> "Openers":
+    from annotomy.app import REMOTE_OPENERS
+
+    return REMOTE_OPENERS
+
+
 main.add_command(audit_commands(opened_services))
+main.add_command(remote_commands(opened_services, remote_openers))
 main.add_command(peer_commands(lambda: open_database(Settings.from_environment())))
 
 

@@ -7,13 +7,16 @@ import asyncpg
 import structlog
 
 from annotomy.annotations.intake import REPORT_CLASSES, take_stored_report
-from annotomy.app import open_services
+from annotomy.app import REMOTE_OPENERS, open_services
 from annotomy.dimse.commitment import REPORT
 from annotomy.identity import notices as identity
 from annotomy.inference.jobs import RUN_PREDICTION
 from annotomy.jobs.engine import BATCH_SIZE, DEQUEUE_TIMEOUT, HEARTBEAT_TIMEOUT, queuer_for
 from annotomy.jobs.handlers import HandlerSpec, Schedule
 from annotomy.ops.audit_jobs import SCHEDULES as AUDIT_SCHEDULES
+from annotomy.remotes.bring import retrieval_handler
+from annotomy.remotes.push import push_due, push_handler
+from annotomy.remotes.sync import sync_due, sync_handler
 from annotomy.segmentations.archiving import ARCHIVE
 from annotomy.segmentations.importing import MASK_CLASSES, take_stored_masks
 from annotomy.settings import Settings
@@ -26,10 +29,25 @@ log = structlog.get_logger(__name__)
 TAKERS = dict.fromkeys(REPORT_CLASSES, take_stored_report) | dict.fromkeys(MASK_CLASSES, take_stored_masks)
 """What features make of objects that an upload brought, by SOP Class UID."""
 
-HANDLERS: list[HandlerSpec] = [*identity.HANDLERS, ingest(TAKERS), taking(TAKERS), RUN_PREDICTION, ARCHIVE, REPORT]
+HANDLERS: list[HandlerSpec] = [
+    *identity.HANDLERS,
+    ingest(TAKERS),
+    taking(TAKERS),
+    RUN_PREDICTION,
+    ARCHIVE,
+    retrieval_handler(REMOTE_OPENERS),
+    push_handler(REMOTE_OPENERS),
+    sync_handler(REMOTE_OPENERS),
+    REPORT,
+]
 """In the order of the features."""
 
-SCHEDULES = [Schedule("sweep-uploads", "17 * * * *", sweep_uploads), *AUDIT_SCHEDULES]
+SCHEDULES = [
+    Schedule("sweep-uploads", "17 * * * *", sweep_uploads),
+    Schedule("push-to-remotes", "* * * * *", push_due),
+    Schedule("sync-remotes", "* * * * *", sync_due),
+    *AUDIT_SCHEDULES,
+]
 """Upkeep, in the order of the features; times are UTC."""
 
 

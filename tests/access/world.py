@@ -283,6 +283,15 @@ async def world(application: Application) -> AsyncIterator[World]:
     for name in ("expired", "revoked"):
         people[f"{name} key"] = _bearer(await post("/api-keys", {"name": name}))
     people["key of another project"] = _bearer(await post("/api-keys", {"name": "bound", "project_id": elsewhere}))
+    address = {"url": "https://192.0.2.1/dicom-web"}  # an address of documents: the guard refuses it at once
+    remote_body = {"name": "SECRETPROJECT", "kind": "dicomweb", "dicomweb": address, "project_ids": [project]}
+    remote = (await post("/remotes", remote_body, people["admin"]))["id"]
+    await client.put(f"/api/v1/remotes/{remote}/sync", json={}, headers=people["admin"])
+    asked_for = {"project_id": project, "study_instance_uid": attributes["StudyInstanceUID"]}
+    retrieval, push = [
+        (await client.post(f"/api/v1/remotes/{remote}/{what}", json=asked_for, headers=owner)).json()["id"]
+        for what in ("retrievals", "pushes")
+    ]
     link = await make_share_link(
         application, owner, project, {attributes["StudyInstanceUID"]: []}, name="SECRETPROJECT"
     )
@@ -368,6 +377,9 @@ async def world(application: Application) -> AsyncIterator[World]:
             "manifest_id": manifest["id"],
             "key_id": key,
             "link_id": link["id"],
+            "remote_id": remote,
+            "retrieval_id": retrieval,
+            "push_id": push,
             "upload_id": upload.headers["location"].rsplit("/", 1)[1],
             "job_id": job,
             "segmentation_id": segmentation,

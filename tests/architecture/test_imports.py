@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("workitems",),
     ("inference",),
     ("interactive",),
+    ("remotes",),
     ("trials",),
     ("reports",),
     ("viewing",),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from annotomy.app import open_services
+from annotomy.archive import spool
 from annotomy.dicomweb import stow as stow_edge
 from annotomy.services import Services
 from annotomy.settings import Settings
@@ -70,14 +71,14 @@ async def test_stow_over_the_limit_is_refused_before_its_bytes_or_where_it_passe
     answer = await application.client.post("/dicom-web/studies", content=one_part, headers=headers)
     assert answer.status_code == 413
     assert one_part.taken < LIMIT_BYTES * 2
-    spool = application.services.settings.spool_dir
-    assert not list(spool.glob("stow-*")), "nothing of it stays on the disk"
+    folder = application.services.settings.spool_dir
+    assert not list(folder.glob("stow-*")), "nothing of it stays on the disk"
 
 
 async def test_a_refused_instance_that_went_to_a_file_leaves_no_file(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stow_edge, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(spool, "IN_MEMORY_BYTES", 1000)
     headers = await application.headers("owner") | MULTIPART
     body = b"".join(PART + data + b"\r\n" for data in (b"junk" * 5000, *ct_series(1))) + f"--{BOUNDARY}--".encode()
     answer = await application.client.post("/dicom-web/studies", content=body, headers=headers)

@@ -8,7 +8,7 @@ one that they alone have filled. So what others keep under the same UIDs neither
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +56,8 @@ class Incoming:
     path: Path | None = None
     announced: tuple[str, str] | None = None
     """SOP class and instance UID that a message around it names: refused when the file holds others."""
+    among: Container[tuple[str, str, str]] | None = None
+    """Study, series and instance UIDs that were asked for: a file of any others is refused before its bytes are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,11 @@ async def keep(services: Services, file: Incoming) -> "Kept | StoreOutcome":
     if file.announced not in (None, (parsed.sop_class_uid, parsed.sop_instance_uid)):
         return StoreOutcome(
             file.name, "refused", problem=AnotherInstance("The data set is not the instance that was announced.")
+        )
+    uids = (parsed.study_instance_uid, parsed.series_instance_uid, parsed.sop_instance_uid)
+    if file.among is not None and uids not in file.among:
+        return StoreOutcome(
+            file.name, "refused", problem=AnotherInstance("The data set is not one that was asked for.")
         )
     blob = await (services.blobs.put(file.data) if file.data is not None else services.blobs.put_file(_path(file)))
     return Kept(file.name, parsed, blob)

@@ -1,9 +1,6 @@
 """STOW-RS (PS3.18 10.5): POST /dicom-web/studies, streamed; an outcome for each instance."""
 
-import asyncio
-import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,6 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from annotomy.actor import Actor
 from annotomy.archive.errors import StoreRefused
 from annotomy.archive.quotas import refuse_beyond
+from annotomy.archive.spool import spooled
 from annotomy.archive.store import Incoming, StoreOutcome, store_instances
 from annotomy.dicom.multipart import MultipartError, boundary_of, read_parts
 from annotomy.dicomweb.stow_metadata import METADATA_TYPES, asked_type, files_of
@@ -22,8 +20,6 @@ from annotomy.errors import BadRequest, NotFound, TooLarge, Unsupported
 from annotomy.projects.service import project_for_store
 from annotomy.services import Services
 
-IN_MEMORY_BYTES = 16 << 20
-"""A larger part goes to a file while it arrives."""
 MAX_PARTS = 100_000
 """Parts of one request: each has a place in the answer. A sender of more sends several requests."""
 DICOM_JSON = "application/dicom+json"
@@ -115,19 +111,8 @@ async def _incoming(request: Request[Any, Any, Any], services: Services, boundar
         number += 1
         if number > MAX_PARTS:
             raise TooLarge(f"The request has more than {MAX_PARTS} parts.")
-        name = f"part {number}"
-        held = bytearray()
-        async for piece in part.body:
-            held += piece
-            if len(held) > IN_MEMORY_BYTES:
-                path = await _spill(services, held, part.body)
-                try:
-                    yield Incoming(name, path=path)
-                finally:
-                    path.unlink(missing_ok=True)  # still there when it was refused
-                break
-        else:
-            yield Incoming(name, data=bytes(held))
+        async with spooled(services, f"part {number}", part.body, prefix="stow") as file:
+            yield file
 
 
 async def _bounded(request: Request[Any, Any, Any], limit: int) -> AsyncIterator[bytes]:
@@ -138,25 +123,6 @@ async def _bounded(request: Request[Any, Any, Any], limit: int) -> AsyncIterator
         if size > limit:
             raise TooLarge("The request is over the limit.", limit_bytes=limit)
         yield piece
-
-
-async def _spill(services: Services, held: bytearray, rest: AsyncIterator[bytes]) -> Path:
-    """What came of a part and all that is to come, in a file beside the blobs."""
-    limit = services.settings.limits.instance_bytes
-    path = services.settings.spool_dir / f"stow-{secrets.token_hex(16)}"
-    size = len(held)
-    with path.open("xb") as file:
-        try:
-            await asyncio.to_thread(file.write, held)
-            async for piece in rest:
-                size += len(piece)
-                if size > limit:
-                    raise TooLarge("An instance is over the limit.", limit_bytes=limit)  # noqa: TRY301 - the file goes first
-                await asyncio.to_thread(file.write, piece)
-        except BaseException:
-            path.unlink()
-            raise
-    return path
 
 
 def _answer(outcomes: list[StoreOutcome], study_instance_uid: str | None) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from annotomy.errors import BadRequest, Forbidden, NotFound
 from annotomy.events import Event, emit
 from annotomy.jobs.handlers import HandlerSpec, JobContext, Reject, Retry
 from annotomy.jobs.queue import Job, enqueue
+from annotomy.remotes.commitment import apply_result
+from annotomy.remotes.remote_archive import CommitmentResult
 from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
@@ -118,6 +120,43 @@ def _read_request(peer: Peer, message: Message) -> ReportCommitment:
     if not 1 <= len(references) <= MAX_REFERENCES:
         raise BadRequest("The request names no instance, or too many.")
     return ReportCommitment(peer.ae_title, transaction_uid, references)
+
+
+async def take_result(dialogue: Dialogue, services: Services, peer: Peer, message: Message) -> None:
+    """N-EVENT-REPORT, as SCU: a remote tells what it promises of what we sent it (remotes/commitment.py)."""
+    found = read_result(message)
+    if found is None:
+        raise BadRequest("This is no result of storage commitment.")
+    transaction_uid, committed, failed = found
+    async with services.db.write(peer.actor) as tx:
+        result = CommitmentResult(frozenset(committed), failed)
+        known = await apply_result(tx, transaction_uid, result, ae_title=peer.ae_title)
+    status = Status.SUCCESS if known else Status.NO_SUCH_OBJECT_INSTANCE
+    answer = response_to(message.command, status) | {E.EVENT_TYPE_ID: message.command[E.EVENT_TYPE_ID]}
+    await dialogue.send(message.context.id, answer)
+
+
+def read_result(message: Message) -> tuple[str, list[str], dict[str, int]] | None:
+    """Of an N-EVENT-REPORT that tells us a result (PS3.4 J.3.3): transaction, what is committed, Failure Reason of the rest.
+
+    None for any other message. Raises BadRequest for a result that cannot be read.
+    """
+    command = message.command
+    if command[E.COMMAND_FIELD] != Field.N_EVENT_REPORT_RQ or command.get(E.EVENT_TYPE_ID) not in (
+        ALL_COMMITTED,
+        SOME_FAILED,
+    ):
+        return None
+    told = read_data_set(message)
+    try:
+        kept = [str(item.ReferencedSOPInstanceUID) for item in told.get("ReferencedSOPSequence") or []]
+        failed = {
+            str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0)
+            for item in told.get("FailedSOPSequence") or []
+        }
+        return str(told.TransactionUID), kept, failed
+    except UNREADABLE as error:
+        raise BadRequest("The result cannot be read.") from error
 
 
 async def _report(dialogue: Dialogue, context_id: int, services: Services, actor: Actor, job: ReportCommitment) -> None:

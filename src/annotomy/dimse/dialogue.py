@@ -6,7 +6,7 @@ at a time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 MAX_IDENTIFIER_BYTES = 8 << 20
 """Data sets that are no instances: identifiers with lists of UIDs, storage commitment requests of some ten thousand."""
+PENDING = (0xFF00, 0xFF01)
+"""Status words of answers that others follow (PS3.4 C.4.1.1.4)."""
 PARTS_PER_WRITE = 16
 """Fragments handed to the kernel at once, about 2 MiB."""
 
@@ -89,6 +91,7 @@ class Dialogue:
         self._in_hand: dict[int, Message] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._mailboxes: dict[int, asyncio.Queue[Message | None]] = {}
         self._last_message_id = 0
         self._sending = asyncio.Lock()
         self._released = asyncio.Event()
@@ -180,9 +183,12 @@ class Dialogue:
             if asked is not None:
                 asked.cancelled = True
         elif command_field & RESPONSE:
-            answer = self._answers.get(message.command.get(E.MESSAGE_ID_RESPONDED_TO, -1))
+            message_id = message.command.get(E.MESSAGE_ID_RESPONDED_TO, -1)
+            answer, mailbox = self._answers.get(message_id), self._mailboxes.get(message_id)
             if answer is not None and not answer.done():
                 answer.set_result(message)
+            elif mailbox is not None:
+                mailbox.put_nowait(message)
             elif message.data_set is not None:
                 message.data_set.discard()
         else:
@@ -218,6 +224,8 @@ class Dialogue:
             if not answer.done():
                 answer.set_exception(AssociationEnded(self.layer.ended or "released"))
                 answer.exception()  # whoever waited may be gone
+        for mailbox in self._mailboxes.values():
+            mailbox.put_nowait(None)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -261,8 +269,7 @@ class Dialogue:
         self, context_id: int, command: dict[int, Any], data_set: "bytes | Stream | None", *, timeout_s: float
     ) -> Message:
         """Sends a request under a message id of its own and waits for its one answer. Raises AssociationEnded."""
-        self._last_message_id = self._last_message_id % 0xFFFF + 1
-        message_id = self._last_message_id
+        message_id = self._next_message_id()
         command[E.MESSAGE_ID] = message_id
         command[E.DATA_SET_TYPE] = NO_DATA_SET if data_set is None else WITH_DATA_SET
         answer = self._answers[message_id] = asyncio.get_running_loop().create_future()
@@ -275,3 +282,54 @@ class Dialogue:
             raise AssociationEnded("answer-timeout") from None
         finally:
             del self._answers[message_id]
+
+    async def responses(
+        self,
+        context_id: int,
+        command: dict[int, Any],
+        data_set: bytes | None,
+        *,
+        timeout_s: float | None,
+        message_id: int | None = None,
+    ) -> AsyncGenerator[Message]:
+        """Sends a request and gives its answers, the final one last. Raises AssociationEnded. `timeout_s` is for each answer;
+        None leaves it to the layer's deadlines. Closed early, it leaves the operation to `cancel` or to the association's end."""
+        message_id = message_id or self._next_message_id()
+        command[E.MESSAGE_ID] = message_id
+        command[E.DATA_SET_TYPE] = NO_DATA_SET if data_set is None else WITH_DATA_SET
+        mailbox = self._mailboxes[message_id] = asyncio.Queue[Message | None]()
+        try:
+            await self.send(context_id, command, data_set)
+            while (message := await self._from(mailbox, timeout_s)).command.get(E.STATUS) in PENDING:
+                yield message
+            yield message
+        finally:
+            del self._mailboxes[message_id]
+            while not mailbox.empty():
+                rest = mailbox.get_nowait()
+                if rest is not None and rest.data_set is not None:
+                    rest.data_set.discard()
+
+    async def _from(self, mailbox: "asyncio.Queue[Message | None]", timeout_s: float | None) -> Message:
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await mailbox.get()
+        except TimeoutError:
+            self.layer.abort(SOURCE_PROVIDER, 0, "answer-timeout")
+            raise AssociationEnded("answer-timeout") from None
+        if message is None:
+            raise AssociationEnded(self.layer.ended or "released")
+        return message
+
+    async def cancel(self, context_id: int, message_id: int) -> None:
+        """C-CANCEL of an operation that we asked for."""
+        command: dict[int, Any] = {
+            E.COMMAND_FIELD: int(Field.C_CANCEL_RQ),
+            E.MESSAGE_ID_RESPONDED_TO: message_id,
+            E.DATA_SET_TYPE: NO_DATA_SET,
+        }
+        await self.send(context_id, command)
+
+    def _next_message_id(self) -> int:
+        self._last_message_id = self._last_message_id % 0xFFFF + 1
+        return self._last_message_id

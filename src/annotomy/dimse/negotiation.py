@@ -88,9 +88,10 @@ def choose_syntax(offered: tuple[str, ...], *, storage: bool) -> str | None:
 def negotiate(request: AssociateRequest) -> tuple[AssociateAccept, dict[int, AcceptedContext]]:
     """Every proposed context gets a result; the accepted ones come back by id."""
     proposed_roles = {role.sop_class_uid: role for role in request.user.roles}
-    # Asked for nothing, a requestor is SCU. SCP of storage classes is what C-GET needs; other services we only provide.
+    # Asked for nothing, a requestor is SCU. SCP of storage classes is what C-GET needs, and SCP of storage commitment who brings
+    # us the result of what we asked for; other services we only provide.
     roles = {
-        uid: Role(uid, role.scu, role.scp and is_storage(uid))
+        uid: Role(uid, role.scu, role.scp and (is_storage(uid) or uid == STORAGE_COMMITMENT))
         for uid, role in proposed_roles.items()
         if is_storage(uid) or is_service(uid)
     }

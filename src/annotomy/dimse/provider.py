@@ -10,7 +10,7 @@ from annotomy.actor import SYSTEM
 from annotomy.archive.group_commit import GroupCommit
 from annotomy.dimse.audited import note_refusal
 from annotomy.dimse.command import E, Field, response_to
-from annotomy.dimse.commitment import commit
+from annotomy.dimse.commitment import commit, take_result
 from annotomy.dimse.dialogue import Dialogue, Message, Spool
 from annotomy.dimse.incoming_data import MemoryBudget
 from annotomy.dimse.negotiation import (
@@ -189,7 +189,7 @@ async def _echo(session: Session, message: Message) -> None:
 
 
 async def _store(session: Session, message: Message) -> None:
-    await store(session.dialogue, session.peer, session.shared.group, message)
+    await store(session.dialogue, session.services, session.peer, session.shared.group, message)
 
 
 async def _find(session: Session, message: Message) -> None:
@@ -209,6 +209,10 @@ async def _commit(session: Session, message: Message) -> None:
     await commit(session.dialogue, session.services, session.peer, message)
 
 
+async def _result(session: Session, message: Message) -> None:
+    await take_result(session.dialogue, session.services, session.peer, message)
+
+
 @dataclass(frozen=True, slots=True)
 class _Handler:
     run: Callable[[Session, Message], Awaitable[None]]
@@ -220,6 +224,7 @@ HANDLERS: dict[int, _Handler] = {
     Field.C_ECHO_RQ: _Handler(_echo, lambda abstract_syntax: abstract_syntax == VERIFICATION),
     Field.C_STORE_RQ: _Handler(_store, is_storage),
     Field.N_ACTION_RQ: _Handler(_commit, STORAGE_COMMITMENT.__eq__),
+    Field.N_EVENT_REPORT_RQ: _Handler(_result, STORAGE_COMMITMENT.__eq__),
     Field.C_GET_RQ: _Handler(_get, {PATIENT_ROOT_GET, STUDY_ROOT_GET}.__contains__),
     Field.C_MOVE_RQ: _Handler(_move, {PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE}.__contains__),
     Field.C_FIND_RQ: _Handler(_find, {PATIENT_ROOT_FIND, STUDY_ROOT_FIND}.__contains__),

@@ -91,7 +91,7 @@ async def move(
     identifier, locations = await _locate(services, peer, message)
     await _admit(services, peer, locations)
     await note_retrieval(audit, peer, identifier, locations, "C-MOVE", destination.ae_title)
-    proposed = _proposals(locations)
+    proposed = proposals(locations)
     ours = services.settings.dimse.ae_title
     try:
         async with associate(destination, calling=ours, contexts=proposed, budget=budget) as target:
@@ -148,7 +148,7 @@ async def _send_all(
 ) -> _Progress:
     """Tells the asker after each; ends early when the asker cancels or the target goes."""
     progress = _Progress(len(locations))
-    prepared = _prepare_each(services, locations, contexts)
+    prepared = prepare_each(services, locations, contexts)
     try:
         async for location, context, data_set in prepared:
             if message.cancelled:
@@ -200,7 +200,7 @@ async def _send_one(
 _Prepared = tuple[InstanceLocation, AcceptedContext | None, "bytes | Stream | None"]
 
 
-async def _prepare_each(
+async def prepare_each(
     services: Services, locations: list[InstanceLocation], contexts: list[AcceptedContext]
 ) -> AsyncGenerator[_Prepared]:
     """In order; the next one is read while the present one is sent."""
@@ -247,7 +247,7 @@ def choose_context(contexts: Iterable[AcceptedContext], location: InstanceLocati
     return None
 
 
-def _proposals(locations: list[InstanceLocation]) -> list[ProposedContext]:
+def proposals(locations: list[InstanceLocation]) -> list[ProposedContext]:
     """What is kept as it is kept, and each class uncompressed, as far as there are ids."""
     kept = dict.fromkeys((at.sop_class_uid, at.transfer_syntax_uid) for at in locations)
     classes = dict.fromkeys(at.sop_class_uid for at in locations)

@@ -5,6 +5,7 @@ Success is answered after the commit and never before. Instances of all associat
 
 import structlog
 
+from annotomy.actor import SYSTEM
 from annotomy.archive.group_commit import GroupCommit
 from annotomy.archive.store import Incoming
 from annotomy.dicom.part10 import file_head
@@ -14,6 +15,8 @@ from annotomy.dimse.negotiation import AcceptedContext
 from annotomy.dimse.peers import Peer
 from annotomy.dimse.status import Status, status_of
 from annotomy.errors import Problem
+from annotomy.remotes.moving import ExpectedMove, expected_move
+from annotomy.services import Services
 
 log = structlog.get_logger(__name__)
 
@@ -27,12 +30,12 @@ def instance_head(context: AcceptedContext, command: Command) -> bytes:
     )
 
 
-async def store(dialogue: Dialogue, peer: Peer, group: GroupCommit, message: Message) -> None:
-    status, comment = await _store(peer, group, message)
+async def store(dialogue: Dialogue, services: Services, peer: Peer, group: GroupCommit, message: Message) -> None:
+    status, comment = await _store(services, peer, group, message)
     await dialogue.send(message.context.id, response_to(message.command, status, comment=comment))
 
 
-async def _store(peer: Peer, group: GroupCommit, message: Message) -> tuple[int, str]:
+async def _store(services: Services, peer: Peer, group: GroupCommit, message: Message) -> tuple[int, str]:
     data_set, command = message.data_set, message.command
     if data_set is None:
         return Status.CANNOT_UNDERSTAND, "no data set"
@@ -44,9 +47,11 @@ async def _store(peer: Peer, group: GroupCommit, message: Message) -> tuple[int,
         return Status.OUT_OF_RESOURCES, "the instance is over the limit"
     announced = command.get(E.AFFECTED_SOP_CLASS_UID, ""), command.get(E.AFFECTED_SOP_INSTANCE_UID, "")
     in_memory = data_set.data() if data_set.path is None else None
-    incoming = Incoming("", data=in_memory, path=data_set.path, announced=announced)
+    move = await _move(services, peer, command)
+    actor, project_id = (peer.actor, peer.actor.sole_project_id) if move is None else (move.actor, move.project_id)
+    incoming = Incoming("", data=in_memory, path=data_set.path, announced=announced, among=move)
     try:
-        outcome = await group.store(peer.actor, peer.actor.sole_project_id, incoming)
+        outcome = await group.store(actor, project_id, incoming)
     except Problem as problem:
         return status_of(problem), problem.title
     except OSError as error:
@@ -55,6 +60,15 @@ async def _store(peer: Peer, group: GroupCommit, message: Message) -> tuple[int,
     if outcome.problem is not None:
         return status_of(outcome.problem), outcome.problem.title
     return Status.SUCCESS, ""
+
+
+async def _move(services: Services, peer: Peer, command: Command) -> ExpectedMove | None:
+    """The retrieval of ours that this is a part of (PS3.7 9.1.1.1: such a request names the C-MOVE that caused it)."""
+    message_id = command.get(E.MOVE_ORIGINATOR_MESSAGE_ID)
+    if message_id is None:
+        return None
+    async with services.db.read(SYSTEM) as tx:
+        return await expected_move(tx, peer.ae_title, message_id)
 
 
 def _ascii(text: str | None) -> str:

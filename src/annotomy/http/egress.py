@@ -9,7 +9,8 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -109,20 +110,37 @@ class Egress:
             raise EgressRefused("This is not an address that can be called.") from error
 
     async def _send(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes | None) -> EgressAnswer:
+        async with self.stream(method, url, headers=headers, content=body, idle_s=TIMEOUT_S) as response:
+            return EgressAnswer(response.status_code, response.headers, await _body(response))
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterable[bytes] | None = None,
+        idle_s: float,
+    ) -> AsyncGenerator[httpx.Response]:
+        """One request to the checked address, no redirect followed; the caller reads the answer (`aiter_raw`) and caps its
+        size and time. `idle_s` is the longest wait for the next bytes. Raises EgressRefused and EgressFailed, also when
+        reading inside of the block fails."""
         address = await self._checked_address(url)
         sent = {"Accept-Encoding": "identity", **headers, "Host": url.netloc.decode("ascii")}
+        timeout = httpx.Timeout(idle_s, connect=min(idle_s, TIMEOUT_S))
         request = httpx.Request(
             method,
             url.copy_with(host=str(address), fragment=None),
             headers=sent,
-            content=body,
-            extensions={"sni_hostname": url.host, "timeout": httpx.Timeout(TIMEOUT_S).as_dict()},
+            content=content,
+            extensions={"sni_hostname": url.host, "timeout": timeout.as_dict()},
         )
         try:
             async with httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False) as transport:
                 response = await transport.handle_async_request(request)
                 try:
-                    return EgressAnswer(response.status_code, response.headers, await _body(response))
+                    yield response
                 finally:
                     await response.aclose()
         except httpx.HTTPError as error:
@@ -131,8 +149,12 @@ class Egress:
     async def _checked_address(self, url: httpx.URL) -> Address:
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise EgressRefused("This is not an address that can be called.")
-        host = url.host.lower().rstrip(".")
         port = url.port or (443 if url.scheme == "https" else 80)
+        return await self.address_of(url.host, port, encrypted=url.scheme == "https")
+
+    async def address_of(self, name: str, port: int, *, encrypted: bool) -> Address:
+        """The checked address of a host, to be connected to in its stead. Raises EgressRefused and EgressFailed."""
+        host = name.lower().rstrip(".")
         try:
             found = [ipaddress.ip_address(one.partition("%")[0]) for one in await self._resolve(host, port)]
         except (OSError, UnicodeError, ValueError) as error:
@@ -142,7 +164,7 @@ class Egress:
         allowed = host in self._names or all(self._is_allowed(address) for address in found)
         if not allowed and not all(is_public(address) for address in found):
             raise EgressRefused("The address is not public.")
-        if not allowed and url.scheme != "https":
+        if not allowed and not encrypted:
             raise EgressRefused("Only https addresses are called.")
         return found[0]
 

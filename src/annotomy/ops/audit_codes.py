@@ -61,6 +61,9 @@ _WHOLE: dict[str, tuple[Code, Code | None, str]] = {
     "study.retrieved": (INSTANCES_TRANSFERRED, None, "R"),
     "study.deleted": (STUDY_DELETED, None, "D"),
     "upload.received": (IMPORT, None, "C"),
+    "remote.queried": (QUERY, None, "E"),
+    "remote.retrieved": (IMPORT, None, "C"),
+    "remote.pushed": (EXPORT, None, "R"),
     "session.started": (USER_AUTHENTICATION, LOGIN, "E"),
     "session.proven": (USER_AUTHENTICATION, LOGIN, "E"),
     "session.ended": (USER_AUTHENTICATION, LOGOUT, "E"),
@@ -94,6 +97,7 @@ _GROUPS: dict[str, tuple[Code, Code | None]] = {
     "share_link": (SECURITY_ALERT, OBJECT_SECURITY_CHANGED),
     "signing_key": (SECURITY_ALERT, SECURITY_CONFIGURATION),
     "dimse_peer": (SECURITY_ALERT, NETWORK_CONFIGURATION),
+    "remote": (SECURITY_ALERT, NETWORK_CONFIGURATION),
 }
 """By what stands before the dot of an action."""
 _VERBS = {

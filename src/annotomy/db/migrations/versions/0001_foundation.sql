@@ -942,6 +942,92 @@ create table workitem_subscriptions (
   primary key (user_id, ae_title, workitem_uid)
 );
 
+-- remotes ------------------------------------------------------------------------------------------------------------
+create table remotes (                         -- archives elsewhere: a PACS, an Orthanc, another Annotomy
+  id uuid primary key,
+  name text not null unique,
+  kind text not null check (kind in ('dicomweb', 'dimse')),
+  address jsonb not null,                      -- where it is and how it is spoken to, without secrets
+  secrets bytea,                               -- sealed (identity/seal.py); null: none are needed
+  created_by uuid not null references users,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  version integer not null default 1
+);
+create table remote_projects (                 -- the projects that a remote is open to
+  remote_id uuid not null references remotes on delete cascade,
+  project_id uuid not null references projects on delete cascade,
+  primary key (remote_id, project_id)
+);
+create index remote_projects_of_project on remote_projects (project_id);
+create table remote_retrievals (
+  id uuid primary key,
+  remote_id uuid not null references remotes on delete cascade,
+  project_id uuid not null references projects on delete cascade,
+  study_instance_uid text collate "C" not null,
+  series_instance_uid text collate "C",        -- null: the whole study
+  job_id uuid not null references jobs,
+  move_message_id integer,                     -- of the C-MOVE in hand: what comes of it goes to this project
+  expected integer,                            -- instances that the remote named and the rules show; null: not asked yet
+  present integer not null default 0,          -- of these, in the project when it was counted last
+  refused jsonb not null default '{}',         -- by problem slug, how many were brought and not kept
+  created_by uuid not null references users,
+  created_at timestamptz not null default now()
+);
+create index remote_retrievals_of_project on remote_retrievals (project_id, id);
+create index remote_retrievals_moving on remote_retrievals (move_message_id) where move_message_id is not null;
+create table remote_pushes (
+  id uuid primary key,
+  remote_id uuid not null references remotes on delete cascade,
+  project_id uuid not null references projects on delete cascade,
+  study_instance_uid text collate "C" not null,
+  state text not null default 'queued' check (state in ('queued', 'sent', 'committed', 'dead', 'cancelled')),
+  attempts integer not null default 0,
+  next_attempt_at timestamptz not null default now(),
+  job_id uuid,                                 -- of the attempt that is queued or running
+  problem jsonb,                               -- why the last attempt, or the push, failed
+  transaction_uid text collate "C" unique,     -- of the storage commitment that was asked for
+  created_by uuid not null references users,
+  created_at timestamptz not null default now(),
+  finished_at timestamptz
+);
+create index remote_pushes_of_project on remote_pushes (project_id, id);
+create index remote_pushes_due on remote_pushes (next_attempt_at) where state = 'queued';
+create table remote_push_instances (
+  push_id uuid not null references remote_pushes on delete cascade,
+  sop_instance_uid text collate "C" not null,
+  sop_class_uid text collate "C" not null,
+  state text not null default 'pending' check (state in ('pending', 'sent', 'refused', 'committed')),
+  reason text not null default '',             -- of a refusal: a code and a word of ours, never text of the remote
+  primary key (push_id, sop_instance_uid)
+);
+create table remote_syncs (
+  remote_id uuid primary key references remotes on delete cascade,
+  state text not null default 'on' check (state in ('on', 'paused')),
+  every_minutes integer not null,
+  days integer not null,                       -- back from today: studies with older dates are not looked at, nor judged
+  missing_share real not null,                 -- of the known studies: if more are missing, the answer is not believed
+  grace_days integer not null,                 -- how long a study stays missing before it counts as gone
+  next_run_at timestamptz not null default now(),
+  job_id uuid,                                 -- of the run that is queued or running
+  outcome text not null default 'none' check (outcome in ('none', 'complete', 'guarded', 'failed')),
+  why text not null default '',
+  last_run_at timestamptz,
+  last_complete_at timestamptz
+);
+create table remote_studies (                  -- what a remote was last seen to hold; outlives what it shows
+  remote_id uuid not null references remotes on delete cascade,
+  study_instance_uid text collate "C" not null,
+  study_date date,
+  attributes jsonb not null,                   -- DICOM JSON, as answered
+  first_seen_at timestamptz not null default now(),
+  last_seen_at timestamptz not null default now(),
+  missing_since timestamptz,                   -- tombstone: not in an answer that was believed
+  gone_at timestamptz,                         -- missing for longer than the grace
+  primary key (remote_id, study_instance_uid)
+);
+create index remote_studies_by_date on remote_studies (remote_id, study_date desc nulls last, study_instance_uid);
+
 -- dimse --------------------------------------------------------------------------------------------------------------
 create table recent_downloads (                -- of the last day: what makes a download a bulk download
   user_id uuid not null references users on delete cascade,
