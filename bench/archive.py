@@ -109,7 +109,7 @@ def run(runs: int, alone: bool, *, short: bool = False, only: tuple[str, ...] = 
             asked = million.measure(servers[0], short=short)
         verdicts = _verdicts(bars, comparison.medians())
         comparison.finish(
-            bars=verdicts,
+            verdicts=verdicts,
             memory={"mb": memory, "bar_mb": MEMORY_MB, "met": memory.get("annotomy", 0) <= MEMORY_MB},
             million=asked,
         )

@@ -84,7 +84,8 @@ def test_organs_of_a_real_ct_are_found_from_a_few_points(organ: str, label: int,
     image = nibabel.load(folder / "example_ct_sm.nii.gz")
     voxels = np.asarray(image.dataobj, np.float32)
     truth = np.asarray(nibabel.load(folder / "example_seg.nii.gz").dataobj) == label
-    ring = ndimage.binary_dilation(truth, iterations=8) & ~ndimage.binary_dilation(truth, iterations=1)
+    near, far = (np.asarray(ndimage.binary_dilation(truth, iterations=n), np.bool_) for n in (1, 8))
+    ring = far & ~near
     inner = np.argwhere(ndimage.binary_erosion(truth))
     outer = np.argwhere(ring)
     reached: list[float] = []

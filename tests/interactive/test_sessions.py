@@ -7,6 +7,7 @@ from uuid import UUID
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from annotomy.actor import SYSTEM, Actor
 from annotomy.archive.volume import load_source
 from annotomy.interactive import sessions
 from annotomy.interactive.volumes import OpenVolumes
+from annotomy.interactive.walker_process import WalkerProcess
 from annotomy.segmentations.service import NewSegmentation, create_segmentation
 from tests.inference.support import Headers, Scene, make_scene
 from tests.interactive.phantom import FIRST, SECOND, SHAPE_KJI, ball, dice, files
@@ -100,12 +102,14 @@ async def test_hints_survive_and_give_the_same_mask_in_any_process(
 ) -> None:
     session = await _begin(scene)
     before = _mask(await _point(scene, session, HINTS))
-    # Another process of the server has no volume open, and its child was never started.
-    monkeypatch.setattr(sessions, "_volumes", lambda kept=OpenVolumes(): kept)  # noqa: B008
-    child = sessions._walker()._child
-    assert child is not None
+    # Another process of the server has no volume open, and its child died.
+    volumes, walker = OpenVolumes(), WalkerProcess()
+    monkeypatch.setattr(sessions, "_volumes", lambda: volumes)
+    monkeypatch.setattr(sessions, "_walker", lambda: walker)
+    again = await scene.application.client.get(f"{PATH}/{session['id']}/mask", headers=scene.headers)
+    assert np.array_equal(_mask(again), before)
+    [child] = [one for one in psutil.Process().children() if one.pid == walker.pid]
     child.kill()
-    child.wait()
     known = await scene.get(f"/interactive-sessions/{session['id']}")
     assert [hint["at_kji"] for hint in known["hints"]] == [hint["at_kji"] for hint in HINTS]
     again = await scene.application.client.get(f"{PATH}/{session['id']}/mask", headers=scene.headers)

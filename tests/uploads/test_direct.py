@@ -334,12 +334,11 @@ def test_the_signature_is_the_one_of_the_published_example() -> None:
 
 def test_boto3_signs_the_same_address(s3_url: str) -> None:
     boto3 = pytest.importorskip("boto3")
-    from botocore.config import Config
-
+    config = pytest.importorskip("botocore.config").Config
     endpoint = s3_url.partition("endpoint=")[2].partition("&")[0]
     client = boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1",
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+        config=config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )  # fmt: skip
     theirs = client.generate_presigned_url(
         "upload_part", Params={"Bucket": "b-1", "Key": "uploads/x y", "PartNumber": 2, "UploadId": "a/b"}, ExpiresIn=60

@@ -65,6 +65,11 @@ class WalkerProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._conversation: socket.socket | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the child; None before the first request."""
+        return self._child.pid if self._child is not None else None
+
     def segment(self, voxels: int, request: Request, hints: NDArray[np.int32]) -> Region:
         """`voxels` is the descriptor of the volume. Raises InteractiveFailed."""
         room = int(np.prod(request.shape_kji)) // 8 + 1

@@ -1523,6 +1523,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/projects/{project_id}/remotes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRemotesOfProject */
+        get: operations["ListRemotesOfProject"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projects/{project_id}/roles": {
         parameters: {
             query?: never;
@@ -1699,6 +1716,250 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/remotes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListRemotes */
+        get: operations["ListRemotes"];
+        put?: never;
+        /** CreateRemote */
+        post: operations["CreateRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRemote */
+        get: operations["GetRemote"];
+        /** ChangeRemote */
+        put: operations["ChangeRemote"];
+        post?: never;
+        /** DeleteRemote */
+        delete: operations["DeleteRemote"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/echo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** EchoRemote */
+        post: operations["EchoRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/known-studies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** KnownStudies */
+        get: operations["ListKnownStudies"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListPushes */
+        get: operations["ListPushes"];
+        put?: never;
+        /** AskPush */
+        post: operations["PushToRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes/{push_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetPush */
+        get: operations["GetPush"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes/{push_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** CancelPush */
+        post: operations["CancelPush"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/pushes/{push_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** RetryPush */
+        post: operations["RetryPush"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/retrievals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** AskRetrieval */
+        post: operations["RetrieveFromRemote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/retrievals/{retrieval_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetRetrieval */
+        get: operations["GetRetrieval"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/studies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** QueryStudies */
+        get: operations["QueryRemoteStudies"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/studies/{study_instance_uid}/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** QuerySeries */
+        get: operations["QueryRemoteSeries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** GetSync */
+        get: operations["GetRemoteSync"];
+        /** SetSync */
+        put: operations["SetRemoteSync"];
+        post?: never;
+        /** StopSync */
+        delete: operations["StopRemoteSync"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/remotes/{remote_id}/sync/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** RunSync */
+        post: operations["RunRemoteSync"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/roles": {
         parameters: {
             query?: never;
@@ -1745,6 +2006,23 @@ export interface paths {
         put?: never;
         /** ImportSegmentation */
         post: operations["ImportSegmentation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/segmentations/empty": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin */
+        post: operations["BeginSegmentation"];
         delete?: never;
         options?: never;
         head?: never;
@@ -3240,6 +3518,58 @@ export interface components {
             /** @default  */
             why: string;
         };
+        /** DescribedSegment */
+        DescribedSegment: {
+            segment_number: number;
+            label: string;
+            code?: components["schemas"]["segmentations_schemas_Code"] | null;
+            category?: components["schemas"]["segmentations_schemas_Code"] | null;
+            color?: string | null;
+        };
+        /** DicomwebAddress */
+        DicomwebAddress: {
+            url: string;
+            /**
+             * @default none
+             * @enum {string}
+             */
+            auth: "none" | "basic" | "bearer" | "certificate";
+            /** @default  */
+            username: string;
+            /** @default  */
+            password: string;
+            /** @default  */
+            token: string;
+            /** @default  */
+            certificate: string;
+            /** @default  */
+            key: string;
+            /** @default  */
+            ca: string;
+        };
+        /** DimseAddress */
+        DimseAddress: {
+            host: string;
+            port: number;
+            ae_title: string;
+            /** @default  */
+            calling_ae_title: string;
+            /**
+             * @default get
+             * @enum {string}
+             */
+            retrieve: "get" | "move";
+            /** @default false */
+            commitment: boolean;
+            /** @default false */
+            tls: boolean;
+            /** @default  */
+            certificate: string;
+            /** @default  */
+            key: string;
+            /** @default  */
+            ca: string;
+        };
         /** DirectUpload */
         DirectUpload: {
             /** Format: uuid */
@@ -3273,6 +3603,14 @@ export interface components {
             user_id: string;
             rules: components["schemas"]["NewRule"][];
         };
+        /** Echo */
+        Echo: {
+            ok: boolean;
+            milliseconds: number;
+            problem: {
+                [key: string]: unknown;
+            } | null;
+        };
         /** Edit */
         Edit: {
             /** Format: uuid */
@@ -3287,6 +3625,17 @@ export interface components {
             items: components["schemas"]["Edit"][];
             /** @default false */
             atomic: boolean;
+        };
+        /** EmptySegmentation */
+        EmptySegmentation: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid: string;
+            segments: components["schemas"]["DescribedSegment"][];
+            /** @default  */
+            label: string;
+            id?: string | null;
         };
         /** EndedSessions */
         EndedSessions: {
@@ -3876,11 +4225,35 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** NewPush */
+        NewPush: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid?: string | null;
+            sop_instance_uids?: string[] | null;
+        };
         /** NewQuota */
         NewQuota: {
             stored_bytes?: number | null;
             in_flight_bytes?: number | null;
             open_uploads?: number | null;
+        };
+        /** NewRemote */
+        NewRemote: {
+            name: string;
+            /** @enum {string} */
+            kind: "dicomweb" | "dimse";
+            dicomweb?: components["schemas"]["DicomwebAddress"] | null;
+            dimse?: components["schemas"]["DimseAddress"] | null;
+            project_ids?: string[] | null;
+        };
+        /** NewRetrieval */
+        NewRetrieval: {
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid?: string | null;
         };
         /** NewRole */
         NewRole: {
@@ -3943,6 +4316,14 @@ export interface components {
             first_at: string;
             /** Format: date-time */
             last_at: string;
+        };
+        /** OpenRemote */
+        OpenRemote: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @enum {string} */
+            kind: "dicomweb" | "dimse";
         };
         /** OpenShareLink */
         OpenShareLink: {
@@ -4140,6 +4521,30 @@ export interface components {
         /** Page[ShareLink] */
         "Page_annotomy.projects.schemas.ShareLink_": {
             items: components["schemas"]["ShareLink"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[OpenRemote] */
+        "Page_annotomy.remotes.schemas.OpenRemote_": {
+            items: components["schemas"]["OpenRemote"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[Push] */
+        "Page_annotomy.remotes.schemas.Push_": {
+            items: components["schemas"]["Push"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RemoteAnswer] */
+        "Page_annotomy.remotes.schemas.RemoteAnswer_": {
+            items: components["schemas"]["RemoteAnswer"][];
+            next: string | null;
+            total: number | null;
+        };
+        /** Page[RemoteRow] */
+        "Page_annotomy.remotes.schemas.RemoteRow_": {
+            items: components["schemas"]["RemoteRow"][];
             next: string | null;
             total: number | null;
         };
@@ -4401,6 +4806,37 @@ export interface components {
             series_instance_uid?: string | null;
             sop_instance_uid?: string | null;
         };
+        /** Push */
+        Push: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            remote_id: string;
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            /** @enum {string} */
+            state: "queued" | "sent" | "committed" | "dead" | "cancelled";
+            attempts: number;
+            next_attempt_at: string | null;
+            problem: {
+                [key: string]: unknown;
+            } | null;
+            counts: {
+                [key: string]: number;
+            };
+            instances: components["schemas"]["PushedInstance"][] | null;
+            /** Format: date-time */
+            created_at: string;
+            finished_at: string | null;
+        };
+        /** PushedInstance */
+        PushedInstance: {
+            sop_instance_uid: string;
+            /** @enum {string} */
+            state: "pending" | "sent" | "refused" | "committed";
+            reason: string;
+        };
         /** QueueHealth */
         QueueHealth: {
             kinds: components["schemas"]["QueueKind"][];
@@ -4433,6 +4869,37 @@ export interface components {
         /** RefreshRequest */
         RefreshRequest: {
             refresh_token?: string | null;
+        };
+        /** RemoteAnswer */
+        RemoteAnswer: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @enum {string} */
+            kind: "dicomweb" | "dimse";
+            dicomweb: components["schemas"]["DicomwebAddress"] | null;
+            dimse: components["schemas"]["DimseAddress"] | null;
+            has_secrets: boolean;
+            project_ids: string[];
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+            version: number;
+        };
+        /** RemoteRow */
+        RemoteRow: {
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            attributes: {
+                [key: string]: unknown;
+            };
+            held: boolean;
+            /**
+             * @default present
+             * @enum {string}
+             */
+            state: "present" | "missing" | "gone";
         };
         /** Removal */
         Removal: {
@@ -4491,6 +4958,32 @@ export interface components {
             problem?: {
                 [key: string]: unknown;
             } | null;
+        };
+        /** Retrieval */
+        Retrieval: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            remote_id: string;
+            /** Format: uuid */
+            project_id: string;
+            study_instance_uid: string;
+            series_instance_uid: string | null;
+            /** Format: uuid */
+            job_id: string;
+            /** @enum {string} */
+            state: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+            progress: number;
+            expected: number | null;
+            present: number;
+            refused: {
+                [key: string]: number;
+            };
+            problem: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            created_at: string;
         };
         /** Review */
         Review: {
@@ -4764,6 +5257,49 @@ export interface components {
         StudyAccess: {
             study_instance_uid: string;
             items: components["schemas"]["PersonsAccess"][];
+        };
+        /** Sync */
+        Sync: {
+            /** Format: uuid */
+            remote_id: string;
+            /** @enum {string} */
+            state: "on" | "paused";
+            every_minutes: number;
+            days: number;
+            missing_share: number;
+            grace_days: number;
+            /** @enum {string} */
+            outcome: "none" | "complete" | "guarded" | "failed";
+            why: string;
+            running: boolean;
+            last_run_at: string | null;
+            last_complete_at: string | null;
+            /** Format: date-time */
+            next_run_at: string;
+            present: number;
+            missing: number;
+            gone: number;
+        };
+        /** SyncRun */
+        SyncRun: {
+            /** @default false */
+            believe: boolean;
+        };
+        /** SyncSettings */
+        SyncSettings: {
+            /**
+             * @default on
+             * @enum {string}
+             */
+            state: "on" | "paused";
+            /** @default 60 */
+            every_minutes: number;
+            /** @default 30 */
+            days: number;
+            /** @default 0.1 */
+            missing_share: number;
+            /** @default 7 */
+            grace_days: number;
         };
         /** Taken */
         Taken: {
@@ -5179,8 +5715,71 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description Not permitted. Prove again who you are */
+        NotPermittedOrProveAgainWhoYouAre: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. The name is taken */
+        InConflictWithThePresentStateOrTheNameIsTaken: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not permitted. Say why */
+        NotPermittedOrSayWhy: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description In conflict with the present state. Nothing of this may be sent */
+        InConflictWithThePresentStateOrNothingOfThisMayBeSent: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The request is not valid. This address may not be called */
+        TheRequestIsNotValidOrThisAddressMayNotBeCalled: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The remote does not answer */
+        TheRemoteDoesNotAnswer: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description The mask file cannot be read. The masks do not fit the series. The segments are not valid. The series is not a volume */
         TheMaskFileCannotBeReadOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValidOrTheSeriesIsNotAVolume: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The segments are not valid. The series is not a volume */
+        TheSegmentsAreNotValidOrTheSeriesIsNotAVolume: {
             headers: {
                 [name: string]: unknown;
             };
@@ -5235,6 +5834,15 @@ export interface components {
         };
         /** @description The segments are not valid */
         TheSegmentsAreNotValid: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The key belongs to another request. The masks do not fit the series. The segments are not valid */
+        TheKeyBelongsToAnotherRequestOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid: {
             headers: {
                 [name: string]: unknown;
             };
@@ -5370,15 +5978,6 @@ export interface components {
         };
         /** @description The request is not valid. The connection ended too early */
         TheRequestIsNotValidOrTheConnectionEndedTooEarly: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description Not permitted. Say why */
-        NotPermittedOrSayWhy: {
             headers: {
                 [name: string]: unknown;
             };
@@ -8422,7 +9021,10 @@ export interface operations {
     };
     ListProjects: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only those in which one sees this study */
+                study_instance_uid?: string | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -8441,6 +9043,7 @@ export interface operations {
             400: components["responses"]["TheRequestIsNotValid"];
             401: components["responses"]["SignInFirst"];
             403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -8900,6 +9503,33 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListRemotesOfProject: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                project_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.OpenRemote_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -9399,6 +10029,628 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
         };
     };
+    ListRemotes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteAnswer_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CreateRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRemote"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemoteAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrProveAgainWhoYouAre"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheNameIsTaken"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemoteAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ChangeRemote: {
+        parameters: {
+            query?: never;
+            header?: {
+                "If-Match"?: string | null;
+            };
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRemote"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemoteAnswer"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrProveAgainWhoYouAre"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheNameIsTaken"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
+            413: components["responses"]["TooLarge"];
+            428: components["responses"]["IfMatchIsRequired"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    DeleteRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrProveAgainWhoYouAre"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    EchoRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Echo"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListKnownStudies: {
+        parameters: {
+            query: {
+                AccessionNumber?: string;
+                PatientID?: string;
+                StudyInstanceUID?: string;
+                cursor?: string | null;
+                limit?: number;
+                /** @description In whose name it is asked; its rules filter the list. */
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteRow_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    ListPushes: {
+        parameters: {
+            query: {
+                cursor?: string | null;
+                limit?: number;
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.Push_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    PushToRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPush"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermittedOrSayWhy"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentStateOrNothingOfThisMayBeSent"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetPush: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    CancelPush: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetryPush: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                push_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RetrieveFromRemote: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRetrieval"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retrieval"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    GetRetrieval: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+                retrieval_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retrieval"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    QueryRemoteStudies: {
+        parameters: {
+            query: {
+                AccessionNumber?: string;
+                ModalitiesInStudy?: string;
+                PatientBirthDate?: string;
+                PatientID?: string;
+                PatientName?: string;
+                StudyDate?: string;
+                StudyDescription?: string;
+                StudyInstanceUID?: string;
+                cursor?: string | null;
+                limit?: number;
+                /** @description In whose name it is asked; its rules filter the answer. */
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteRow_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValidOrThisAddressMayNotBeCalled"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["TheRemoteDoesNotAnswer"];
+        };
+    };
+    QueryRemoteSeries: {
+        parameters: {
+            query: {
+                /** @description In whose name it is asked; its rules filter the answer. */
+                project_id: string;
+            };
+            header?: never;
+            path: {
+                remote_id: string;
+                study_instance_uid: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_annotomy.remotes.schemas.RemoteRow_"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValidOrThisAddressMayNotBeCalled"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+            502: components["responses"]["TheRemoteDoesNotAnswer"];
+        };
+    };
+    GetRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    SetRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SyncSettings"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    StopRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    RunRemoteSync: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                remote_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SyncRun"];
+            };
+        };
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sync"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
     ListRoles: {
         parameters: {
             query?: {
@@ -9513,6 +10765,39 @@ export interface operations {
             409: components["responses"]["InConflictWithThePresentState"];
             413: components["responses"]["TooLarge"];
             422: components["responses"]["TheMaskFileCannotBeReadOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValidOrTheSeriesIsNotAVolume"];
+            429: components["responses"]["TooManyRequests"];
+        };
+    };
+    BeginSegmentation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmptySegmentation"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Segmentation"];
+                };
+            };
+            400: components["responses"]["TheRequestIsNotValid"];
+            401: components["responses"]["SignInFirst"];
+            403: components["responses"]["NotPermitted"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["TheRequestCameTooSlowly"];
+            409: components["responses"]["InConflictWithThePresentState"];
+            413: components["responses"]["TooLarge"];
+            422: components["responses"]["TheSegmentsAreNotValidOrTheSeriesIsNotAVolume"];
             429: components["responses"]["TooManyRequests"];
         };
     };
@@ -9963,6 +11248,8 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /** @description Sent again with a repeated request. */
+                "Idempotency-Key"?: string | null;
                 /** @description The ETag of the version that was read */
                 "If-Match"?: string | null;
             };
@@ -9991,10 +11278,10 @@ export interface operations {
             403: components["responses"]["NotPermitted"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["TheRequestCameTooSlowly"];
-            409: components["responses"]["InConflictWithThePresentState"];
+            409: components["responses"]["InConflictWithThePresentStateOrTheFirstRequestIsNotAnsweredYet"];
             412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
             413: components["responses"]["TooLarge"];
-            422: components["responses"]["TheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
+            422: components["responses"]["TheKeyBelongsToAnotherRequestOrTheMasksDoNotFitTheSeriesOrTheSegmentsAreNotValid"];
             428: components["responses"]["IfMatchIsRequired"];
             429: components["responses"]["TooManyRequests"];
         };
