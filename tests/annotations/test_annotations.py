@@ -182,15 +182,22 @@ async def test_a_study_that_is_hidden_is_annotated_like_one_that_lives_elsewhere
     assert answers[0][0] == 201
 
 
-async def test_what_was_drawn_before_its_study_came_is_hidden_with_it(team: Team) -> None:
+async def test_what_was_drawn_before_its_study_came_follows_the_study_of_its_own_project(team: Team) -> None:
+    async def drawn(person: str, project: str) -> str:
+        early = team.body(
+            project_id=project, study_instance_uid="1.2.5", series_instance_uid=None, sop_instance_uid="1.2.5.1"
+        )
+        return (await team.client.post(ANNOTATIONS, json=early, headers=team.people[person])).json()["id"]
+
     mine = (await team.client.post("/api/v1/projects", json={"name": "own"}, headers=team.people["stranger"])).json()
-    early = team.body(
-        project_id=mine["id"], study_instance_uid="1.2.5", series_instance_uid=None, sop_instance_uid="1.2.5.1"
-    )
-    made = (await team.client.post(ANNOTATIONS, json=early, headers=team.people["stranger"])).json()
-    assert (await team.get(f"/{made['id']}", "stranger")).status_code == 200
+    elsewhere, here = await drawn("stranger", mine["id"]), await drawn("annotator", team.project_id)
     await store(team.application, team.people["owner"], team.project_id, ct_series(1, study_instance_uid="1.2.5"))
-    assert (await team.get(f"/{made['id']}", "stranger")).status_code == 404
+    assert (await team.get(f"/{elsewhere}", "stranger")).status_code == 200, "what others store is nothing to it"
+    assert (await team.get(f"/{here}", "annotator")).status_code == 200
+    study = f"/api/v1/projects/{team.project_id}/studies/1.2.5"
+    assert (await team.client.delete(study, headers=team.people["owner"])).status_code == 204
+    assert (await team.get(f"/{here}", "annotator")).status_code == 404, "hidden with its study"
+    assert (await team.get(f"/{elsewhere}", "stranger")).status_code == 200
 
 
 async def test_review_goes_by_state_and_by_rights(team: Team) -> None:
