@@ -345,6 +345,11 @@ async def world(application: Application) -> AsyncIterator[World]:
             UUID(segmentation), [float(n % 5 == 0) for n in range(16)], UUID(user_ids["owner"]),
         )  # fmt: skip
         await tx.execute(
+            "insert into segments (segmentation_id, segment_number, since_version, label, code, category, color, statistics)"
+            " values ($1, 1, 1, 'SECRETPROJECT', $2, $2, '#ff0000', $3)",
+            UUID(segmentation), code, {"voxels": 0, "volume_mm3": 0.0, "centroid_lps_mm": None, "bounding_box": None},
+        )  # fmt: skip
+        await tx.execute(
             "insert into predictions (id, model, model_version, project_id, series_instance_uid, job_id, asked_by, study_id)"
             f" values ($1, 'SECRETPROJECT', '1', $2, $3, $4, $5, {HOLDING.format('$6')})",
             UUID(prediction), UUID(project), attributes["SeriesInstanceUID"], UUID(job), UUID(user_ids["owner"]),
@@ -383,6 +388,7 @@ async def world(application: Application) -> AsyncIterator[World]:
             "upload_id": upload.headers["location"].rsplit("/", 1)[1],
             "job_id": job,
             "segmentation_id": segmentation,
+            "segment_number": "1",
             "prediction_id": prediction,
             "workitem_uid": "1.2.826.0.1.7",
             "ae_title": "SUBSCRIBER",
@@ -428,6 +434,7 @@ def absent_ids(ids: dict[str, str]) -> dict[str, str]:
         "format",
         "month",
         "number",
+        "segment_number",
         "since",
         "until",
         "ae_title",

@@ -50,10 +50,10 @@ async def add_evidence(services: Services, actor: Actor, annotation_id: UUID, ve
     """To the version that stands. Raises EditConflict for an older one, Conflict when the version has another picture."""
     if len(picture) > MAX_EVIDENCE_BYTES:
         raise TooLarge("The picture is over the limit.", limit_bytes=MAX_EVIDENCE_BYTES)
-    media_type = await asyncio.to_thread(_media_type, picture)
-    async with services.db.read(actor) as tx:  # before bytes are kept for who may not add them
+    async with services.db.read(actor) as tx:  # before bytes are looked at or kept for who may not add them
         standing = await stand(tx, annotation_id, Action.EDIT, lock=False)
         await require_version(tx, standing, version, None)
+    media_type = await asyncio.to_thread(_media_type, picture)
     blob = await services.blobs.put(picture)
     async with services.db.write(actor) as tx:
         standing = await stand(tx, annotation_id, Action.EDIT, lock=True)

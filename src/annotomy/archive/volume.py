@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileDataset
 from annotomy.actor import Actor
 from annotomy.archive.decode import CHILDREN, FrameSource, decode_frames, frame_sources
 from annotomy.archive.retrieve import InstanceLocation, headers, locate, read_header
+from annotomy.db.engine import ReadTx
 from annotomy.dicom.geometry import Arrangement, GeometryError, arrange, functional_group, planes_of
 from annotomy.dicom.pixels import PixelError
 from annotomy.errors import Problem
@@ -159,15 +160,21 @@ async def load_volume(services: Services, actor: Actor, series_instance_uid: str
     return LoadedVolume(volume, source)
 
 
+async def volume_instances(tx: ReadTx, series_instance_uid: str) -> list[InstanceLocation]:
+    """What a volume of the series is made of, as far as the actor sees it. Raises NotFound, VolumeTooLarge."""
+    located = await locate(tx, series_instance_uid=series_instance_uid)
+    of_study = min(located, key=lambda at: at.id).study_instance_uid  # a copied UID may stand in another study
+    located = [at for at in located if at.study_instance_uid == of_study]
+    if len(located) > MAX_INSTANCES:
+        raise VolumeTooLarge("The series has more instances than a volume may have.", limit_instances=MAX_INSTANCES)
+    return located
+
+
 async def _located(
     services: Services, actor: Actor, series_instance_uid: str
 ) -> tuple[VolumeSource, list[InstanceLocation]]:
     async with services.db.read(actor) as tx:
-        located = await locate(tx, series_instance_uid=series_instance_uid)
-        of_study = min(located, key=lambda at: at.id).study_instance_uid  # a copied UID may stand in another study
-        located = [at for at in located if at.study_instance_uid == of_study]
-        if len(located) > MAX_INSTANCES:
-            raise VolumeTooLarge("The series has more instances than a volume may have.", limit_instances=MAX_INSTANCES)
+        located = await volume_instances(tx, series_instance_uid)
         kept = await headers(tx, located)
     try:
         source = await asyncio.to_thread(_source, located, kept)

@@ -14,8 +14,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from annotomy.actor import Actor
-from annotomy.archive.retrieve import InstanceLocation, locate
-from annotomy.archive.volume import LoadedVolume, load_volume
+from annotomy.archive.retrieve import InstanceLocation
+from annotomy.archive.volume import LoadedVolume, load_volume, volume_instances
 from annotomy.errors import Unavailable
 from annotomy.services import Services
 
@@ -53,7 +53,7 @@ class OpenVolumes:
     async def get(self, services: Services, actor: Actor, series_instance_uid: str) -> SharedVolume:
         """With a descriptor to close. Raises NotFound, or a VolumeProblem that names what is wrong."""
         async with services.db.read(actor) as tx:
-            seen = await locate(tx, series_instance_uid=series_instance_uid)
+            seen = await volume_instances(tx, series_instance_uid)
         key = _key(seen)
         known = self._take(key)
         if known is not None:
