@@ -73,12 +73,13 @@ async def test_the_status_says_why_not(services: Services, listener: Listener) -
         for n in (1, 2)
     )
     elsewhere = ct_instance(study_instance_uid=generate_uid(), series_instance_uid=series)
-    assert await in_thread(lambda: send(listener.port, [first, other, elsewhere])) == [0, 0x0111, 0xA900]
+    assert await in_thread(lambda: send(listener.port, [first, other, elsewhere])) == [0, 0x0111, 0]
     async with services.db.write(SYSTEM) as tx:
         await add_peer(tx, NewPeer("THIEF"))
         await add_peer(tx, NewPeer("READER", may_store=False))
     probe = ct_instance(study_instance_uid=study, series_instance_uid=generate_uid())
-    assert await in_thread(lambda: send(listener.port, [probe], title="THIEF")) == [0x0124]
+    # Who does not see the study is not told of it: what they send is kept for them, as of any other (decision 10).
+    assert await in_thread(lambda: send(listener.port, [probe], title="THIEF")) == [0]
     assert await in_thread(lambda: send(listener.port, [probe], title="READER")) == [0x0124]
 
 

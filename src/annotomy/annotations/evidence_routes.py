@@ -9,7 +9,7 @@ from litestar.params import FromPath
 
 from annotomy.actor import Actor
 from annotomy.annotations import evidence
-from annotomy.annotations.errors import InvalidAnnotation
+from annotomy.annotations.errors import EditConflict, InvalidAnnotation
 from annotomy.annotations.evidence import MAX_EVIDENCE_BYTES, Evidence
 from annotomy.http.pages import Page
 from annotomy.services import Services
@@ -28,7 +28,11 @@ async def list_(
 @put(
     "/{annotation_id:uuid}/versions/{version:int}/evidence",
     operation_id="AddAnnotationEvidence",
-    opt={"takes": ["image/png", "image/jpeg"], "problems": [InvalidAnnotation], "permission": "annotation.edit"},
+    opt={
+        "takes": ["image/png", "image/jpeg"],
+        "problems": [InvalidAnnotation, EditConflict],
+        "permission": "annotation.edit",
+    },
     request_max_body_size=MAX_EVIDENCE_BYTES + 1,
 )
 async def add(

@@ -27,7 +27,7 @@ from annotomy.jobs.queue import MAX_ATTEMPTS, Job, enqueue
 from annotomy.projects.access import Permission, require
 from annotomy.remotes.ask import holding_of, opened, series_shown
 from annotomy.remotes.errors import RemoteFailed, RemoteHoldsNothing, RemoteIncomplete
-from annotomy.remotes.registry import require_open
+from annotomy.remotes.registry import asked_or_seen, require_open
 from annotomy.remotes.remote_archive import (
     InstanceName,
     Openers,
@@ -81,7 +81,9 @@ async def ask_retrieval(tx: WriteTx, remote_id: UUID, new: NewRetrieval) -> Retr
 async def get_retrieval(tx: ReadTx, remote_id: UUID, retrieval_id: UUID) -> Retrieval:
     """To who may bring studies into its project. Raises NotFound."""
     row = await tx.fetchrow(
-        "select remote_id, project_id from remote_retrievals where id = $1 and remote_id = $2", retrieval_id, remote_id
+        f"select r.project_id from remote_retrievals r where r.id = $1 and r.remote_id = $2 and {asked_or_seen('r')}",
+        retrieval_id,
+        remote_id,
     )
     if row is None:
         raise NotFound("There is no such retrieval.")

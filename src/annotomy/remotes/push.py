@@ -29,7 +29,7 @@ from annotomy.projects.access import Permission, require, visible_instances
 from annotomy.remotes.ask import holding_of, opened
 from annotomy.remotes.commitment import apply_result
 from annotomy.remotes.errors import NothingToPush, RemoteFailed, RemoteUnreadable
-from annotomy.remotes.registry import require_open
+from annotomy.remotes.registry import asked_or_seen, require_open
 from annotomy.remotes.remote_archive import Openers, PromisesStorage, RemoteArchive, Sent
 from annotomy.remotes.schemas import NewPush, Push, PushedInstance
 from annotomy.services import Services
@@ -105,7 +105,7 @@ async def list_pushes(tx: ReadTx, remote_id: UUID, project_id: UUID, *, limit: i
     await require_open(tx, tx.actor, Permission.REMOTE_PUSH, remote_id, project_id)
     before = UUID(str(decode_cursor(cursor, (UUID,))[0])) if cursor else None
     rows = await tx.fetch(
-        f"{_SELECT} where p.remote_id = $1 and p.project_id = $2 and ($3::uuid is null or p.id < $3)"
+        f"{_SELECT} where p.remote_id = $1 and p.project_id = $2 and {asked_or_seen('p')} and ($3::uuid is null or p.id < $3)"
         " order by p.id desc limit $4",
         remote_id, project_id, before, limit + 1,
     )  # fmt: skip
@@ -145,7 +145,11 @@ async def cancel_push(tx: WriteTx, remote_id: UUID, push_id: UUID) -> Push:
 
 async def _require_push(tx: ReadTx, remote_id: UUID, push_id: UUID) -> UUID:
     """Its project, for who may send from there. Raises NotFound, else Forbidden."""
-    row = await tx.fetchrow("select project_id from remote_pushes where id = $1 and remote_id = $2", push_id, remote_id)
+    row = await tx.fetchrow(
+        f"select p.project_id from remote_pushes p where p.id = $1 and p.remote_id = $2 and {asked_or_seen('p')}",
+        push_id,
+        remote_id,
+    )
     if row is None:
         raise NotFound("There is no such push.")
     try:

@@ -16,7 +16,7 @@ from annotomy.db.identifiers import new_id
 from annotomy.errors import BadRequest, NotFound, PreconditionFailed
 from annotomy.events import Event, emit
 from annotomy.identity.seal import Seal
-from annotomy.projects.access import Permission, require, require_global
+from annotomy.projects.access import Permission, require, require_global, visible_studies
 from annotomy.remotes.addresses import SECRETS, DicomwebAddress, DimseAddress
 from annotomy.remotes.errors import RemoteExists
 from annotomy.remotes.remote_archive import Remote
@@ -217,3 +217,12 @@ def _address_of(row: Any, seal: Seal) -> Address:
     if row["secrets"] is not None:
         secrets = msgspec.json.decode(seal.open(row["secrets"], purpose=PURPOSE), type=dict[str, str])
     return msgspec.convert(row["address"] | secrets, _TYPES[row["kind"]])
+
+
+def asked_or_seen(row: str) -> str:
+    """Of retrievals and pushes: one's own, and those of studies that one sees in their project."""
+    return (
+        f"({row}.created_by = (select nullif(current_setting('app.actor', true), '')::uuid) or exists (select from studies st"
+        f" where st.study_instance_uid = {row}.study_instance_uid"
+        f" and {visible_studies('st.id', project=f'{row}.project_id')}))"
+    )
