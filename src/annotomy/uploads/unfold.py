@@ -82,7 +82,7 @@ class Unfolding:
                 self._names.add(member.name)
                 head = await asyncio.to_thread(_head, member)
                 kind = kind_of_content(head, member.name)
-                if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+                if _is_archive(head):
                     self._refuse(member.name, UnsupportedFile("An archive inside an archive is not opened: unpack it."))
                 elif kind == "dicom":
                     yield member
@@ -251,3 +251,8 @@ def _read_some(path: Path) -> bytes:
 def _path(member: Incoming) -> Path:
     assert member.path is not None, "an incoming file has data or a path"
     return member.path
+
+
+def _is_archive(head: bytes) -> bool:
+    """A DICOM file may begin with anything (PS3.10 7.1): its preamble says nothing."""
+    return head[128:132] != b"DICM" and (head.startswith(_ARCHIVES) or head[257:262] == b"ustar")
