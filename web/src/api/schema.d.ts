@@ -7198,6 +7198,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             408: components["responses"]["TheRequestCameTooSlowly"];
             409: components["responses"]["InConflictWithThePresentState"];
+            412: components["responses"]["ChangedBySomeoneElseMeanwhile"];
             413: components["responses"]["TooLarge"];
             422: components["responses"]["TheAnnotationIsNotValid"];
             429: components["responses"]["TooManyRequests"];

@@ -32,6 +32,8 @@ const BODY: NewAnnotation = {
   project_id: 'p',
   study_instance_uid: '1.2',
   kind: 'measurement',
+  tool: 'length',
+  model: '',
   geometry: {
     type: 'length',
     space: 'pixel',

@@ -285,6 +285,8 @@ function bodyOf(taken: ShownAnnotation): NewAnnotation {
     geometry: taken.geometry,
     label: taken.label,
     description: taken.description,
+    tool: taken.tool,
+    model: taken.model,
     why: '',
   };
 }

@@ -61,6 +61,8 @@ export function shapeGesture(given: {
       },
       label: reading.state.get().label ?? null,
       description: '',
+      tool: tool.name,
+      model: '',
       why: '',
     });
   };
