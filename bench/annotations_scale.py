@@ -31,7 +31,8 @@ JSON = {"Content-Type": "application/json"}
 
 _MULTIPLY = """
 alter table studies no force row level security;
-alter table studies disable trigger bind_annotations;
+alter table studies disable trigger mark_repeated;
+alter table project_items disable trigger bind_annotations;
 create temp table made as select id as original, study_at, copied, study_instance_uid || '.' || copied as uid
   from studies cross join generate_series(1, {copies}) copied;
 insert into studies (study_instance_uid, patient_id, study_at, modalities, series_count, instance_count, attributes)
@@ -40,7 +41,8 @@ insert into studies (study_instance_uid, patient_id, study_at, modalities, serie
 insert into project_items (project_id, study_id, study_at, added_by)
   select i.project_id, s.id, s.study_at, i.added_by
   from made m join studies s on s.study_instance_uid = m.uid join project_items i on i.study_id = m.original;
-alter table studies enable trigger bind_annotations;
+alter table studies enable trigger mark_repeated;
+alter table project_items enable trigger bind_annotations;
 create temp table drawn as select a.id as original, gen_random_uuid() as id, s.id as study_id, m.uid, m.copied
   from made m join studies s on s.study_instance_uid = m.uid join annotations a on a.study_id = m.original;
 insert into annotations (id, project_id, study_id, study_instance_uid, series_instance_uid, sop_instance_uid, frame_number,
