@@ -1,7 +1,7 @@
 /** The few line icons that the pages need, 18 px, drawn here so that no icon set is shipped for them. */
 import type { ReactNode } from 'react';
 
-function Icon({ children }: { children: ReactNode }) {
+export function Icon({ children }: { children: ReactNode }) {
   return (
     <svg
       width="18"
